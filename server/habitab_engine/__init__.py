@@ -1,0 +1,1 @@
+"""The completion engine: prompt, model, decoding and what is done to the text. Knows nothing of editors."""

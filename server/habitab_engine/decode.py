@@ -1,0 +1,167 @@
+"""From tokens to tokens: `prefill`, `decode_one_token`, `generate`. Free functions; V is the vocabulary's size.
+
+Everything here checks a stop flag: per chunk and layer while prefilling, per token while decoding.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from habitab_engine.errors import Cancelled
+from habitab_engine.kv_cache import Slot
+from habitab_engine.model import Model, spans
+from habitab_engine.stopping import Stop
+from habitab_engine.tokenizer import Tokenizer
+
+CHUNK = 128
+Flag = Callable[[], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """Greedy at temperature 0; else nucleus sampling (arXiv 1904.09751) with its own random numbers."""
+
+    temperature: float = 0.0
+    top_p: float = 0.95
+    generator: torch.Generator | None = None
+
+
+@dataclass(slots=True)
+class Generated:
+    """The text after the cursor, its tokens (healed ones first) with their log-probabilities, and why it ended."""
+
+    text: str = ""
+    ids: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    stop: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What to generate: after the `healed` bytes, `must_start`, then what the model likes, until a stop rule.
+
+    `stop_at` judges what was generated so far; `stops` are token ids; the additive masks `[V]` are -∞ where a token
+    must not come (`first_mask` until there is text); a token below `least_logprob` at the start of a word ends the
+    text; `deadline` is a time of `time.perf_counter`.
+    """
+
+    healed: bytes
+    must_start: bytes
+    stop_at: Callable[[Generated], Stop | None]
+    stops: frozenset[int]
+    mask: Tensor
+    first_mask: Tensor
+    most_tokens: int
+    deadline: float
+    least_logprob: float = -math.inf
+    sampling: Sampling = Sampling()
+
+
+def prefill(model: Model, slot: Slot, tokens: Sequence[int], cancelled: Flag) -> tuple[Tensor, int]:
+    """Bring `slot` to hold exactly `tokens`; return the logits `[V]` after them and how many were reused.
+
+    Raises Cancelled; the chunks done by then are kept.
+    """
+    reused = slot.reuse(tokens)
+    known = slot.logits_after(tokens)
+    if reused == len(tokens) and known is not None:
+        return known, reused
+    reused = min(reused, len(tokens) - 1)  # the last token is run again for its logits
+    logits = extend(model, slot, tokens, reused, cancelled)
+    slot.ahead = (tuple(tokens), logits)
+    return logits, reused
+
+
+def extend(model: Model, slot: Slot, tokens: Sequence[int], begin: int, cancelled: Flag) -> Tensor:
+    """Run `tokens[begin:]` in chunks behind the cached `tokens[:begin]`; return the logits `[V]` after the last."""
+    del slot.tokens[begin:]
+    if len(tokens) - begin == 1:
+        return decode_one_token(model, slot, tokens[-1])
+    for start, end in spans(len(tokens) - begin, CHUNK):
+        if cancelled():
+            raise Cancelled("A newer keystroke made the request pointless.")
+        chunk = list(tokens[begin + start : begin + end])
+        hidden = model.prefill(chunk, slot.cache, begin + start, cancelled)
+        slot.tokens += chunk
+    return model.logits(hidden[-1])
+
+
+def decode_one_token(model: Model, slot: Slot, token: int) -> Tensor:
+    """Append one token to the cache; return the logits `[V]` of the next."""
+    logits = model.decode(token, slot.cache, len(slot.tokens))
+    slot.tokens.append(token)
+    return logits
+
+
+@torch.inference_mode()
+def generate(model: Model, slot: Slot, tokenizer: Tokenizer, logits: Tensor, task: Task, cancelled: Flag) -> Generated:
+    """Decode until a stop rule holds. `logits` `[V]` are those after the prompt. Raises Cancelled."""
+    out = Generated()
+    wanted, written = task.healed + task.must_start, b""
+    while not out.stop:
+        if cancelled():
+            raise Cancelled("A newer keystroke made the request pointless.")
+        token, logprob = _pick(logits, tokenizer, task, wanted[len(written) :], bool(out.text))
+        out.stop = _before(token, logprob, tokenizer, task, out, len(written) < len(wanted))
+        if out.stop:
+            break
+        written += tokenizer.pieces[token]
+        out.ids.append(token)
+        out.logprobs.append(logprob)
+        out.text = written[len(task.healed) :].decode("utf-8", errors="ignore")
+        _after(task, out)
+        if not out.stop:
+            logits = decode_one_token(model, slot, token)
+    return out
+
+
+def _before(token: int, logprob: float, tokenizer: Tokenizer, task: Task, out: Generated, bound: bool) -> str:
+    """Why the chosen token is not to be written, if so."""
+    if token in task.stops:
+        return "end token"
+    if not bound and out.text and logprob < task.least_logprob and _new_word(out.text, tokenizer.pieces[token]):
+        return "low confidence"
+    return ""
+
+
+def _new_word(text: str, piece: bytes) -> bool:
+    """True where the token does not go on with a word that the text has begun."""
+    return not (text[-1:].isalnum() and piece[:1].isalnum())
+
+
+def _after(task: Task, out: Generated) -> None:
+    """Apply the rules that look at the text, the length and the clock."""
+    if out.text and (found := task.stop_at(out)):
+        out.text, out.stop = out.text[: found.keep], found.reason
+    elif len(out.ids) >= task.most_tokens:
+        out.text, out.stop = _whole_lines(out.text), "length"
+    elif time.perf_counter() > task.deadline:
+        out.text, out.stop = _whole_lines(out.text), "time budget"
+
+
+def _whole_lines(text: str) -> str:
+    return text[: text.rfind("\n") + 1].removesuffix("\n")
+
+
+def _pick(logits: Tensor, tokenizer: Tokenizer, task: Task, wanted: bytes, begun: bool) -> tuple[int, float]:
+    """A token id and its log-probability under the model as it is, without masks."""
+    if wanted:
+        ids = torch.tensor(tokenizer.agreeing(wanted))
+        token = int(ids[_choose(logits[ids], task.sampling)])
+    else:
+        token = _choose(logits + (task.mask if begun else task.first_mask), task.sampling)
+    return token, float(logits[token] - logits.logsumexp(0))
+
+
+def _choose(logits: Tensor, sampling: Sampling) -> int:
+    if sampling.temperature == 0.0:
+        return int(logits.argmax())
+    ranked, order = (logits / sampling.temperature).softmax(0).sort(descending=True)
+    nucleus = ranked * (ranked.cumsum(0) - ranked < sampling.top_p)
+    return int(order[torch.multinomial(nucleus, 1, generator=sampling.generator)])

@@ -1,0 +1,205 @@
+"""`Engine.complete`: one cursor in, suggestions out. The steps stand in reading order."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import threading
+import time
+from collections import Counter
+from collections.abc import Collection, Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import psutil  # type: ignore[import-untyped]
+import torch
+
+from habitab_engine import gate, postprocess
+from habitab_engine.checkpoint import Checkpoint, load_checkpoint, load_vocabulary
+from habitab_engine.config import EngineSettings, thread_count
+from habitab_engine.decode import (
+    CHUNK,
+    Flag,
+    Generated,
+    Sampling,
+    Task,
+    decode_one_token,
+    extend,
+    generate,
+    prefill,
+)
+from habitab_engine.families import detect
+from habitab_engine.kernels import choose
+from habitab_engine.kv_cache import KVCaches, Slot
+from habitab_engine.model import Model
+from habitab_engine.prompt import Budget, Prompt, build
+from habitab_engine.stopping import Stop, first_stop
+from habitab_engine.surroundings import Surroundings
+from habitab_engine.tokenizer import Tokenizer
+from habitab_engine.types import Completion, CompletionRequest, Suggestion
+
+SLOTS = 3
+WARM_UP_TOKENS = 3
+PROMPT_TOKENS = 1024
+LINE_TOKENS, BLOCK_TOKENS = 48, 96
+ROOM = 192  # positions of a KV cache behind the prompt: no suggestion is longer
+LEAST_PROBABILITY = 0.1  # of the first token of a word; below it the text ends there
+SURE = 0.85  # mean probability of a line's tokens from which on the next line is written too
+# Shares of the time budget after which no further line is begun: a person who asked for none should not wait for it.
+LINES_WANTED, LINES_POSSIBLE = 0.075, 0.025
+TEMPERATURE, WARMER = 0.8, 0.1  # of the first alternative, and more for each try
+TRIES = 4  # samples drawn for each alternative asked for, as some are alike
+
+
+class Engine:
+    """The base model with everything around it that a completion needs. Not thread-safe: one thread owns it."""
+
+    def __init__(self, checkpoint: Checkpoint, settings: EngineSettings) -> None:
+        torch.set_num_threads(thread_count(settings))
+        vocabulary = load_vocabulary(checkpoint.folder, checkpoint.config)
+        self.base_id = checkpoint.base_id
+        self.budget = Budget.of(min(PROMPT_TOKENS, checkpoint.config.max_positions - ROOM))
+        self.template = detect(vocabulary)
+        self.tokenizer = Tokenizer(checkpoint.folder, self.template.tokens)
+        self.model = Model(checkpoint, choose(settings.kernel))
+        self._stops = frozenset(vocabulary[token] for token in self.template.stops)
+        silent = {i for i, piece in enumerate(self.tokenizer.pieces) if not piece}  # special and unused ids
+        silent |= set(range(len(self.tokenizer), checkpoint.config.vocab))
+        self.mask = _mask(checkpoint.config.vocab, silent - self._stops)
+        self.first_mask = _mask(checkpoint.config.vocab, silent | self._stops)
+        self._totals: Counter[str] = Counter()
+        self._caches = KVCaches(lambda: self.model.new_cache(self.budget.total + ROOM), SLOTS)
+        self._warm_up()
+
+    @classmethod
+    def load(cls, settings: EngineSettings) -> Engine:
+        """Read the base model and get ready. Raises BaseModelError and its kin."""
+        return cls(load_checkpoint(Path(settings.base) if settings.base else None), settings)
+
+    def complete(self, request: CompletionRequest, stop: threading.Event) -> Completion:
+        """The suggestions for one cursor, best first. Raises Cancelled once `stop` is set."""
+        began = time.perf_counter()
+        slot = self.slot(request.document)
+        prompt = self._prompt(request, slot)
+        logits, reused = prefill(self.model, slot, prompt.tokens, stop.is_set)
+        wanted = gate.wants_multiline(request) if request.multiline is None else request.multiline
+        around = Surroundings.of(request, wanted is not False)
+        task = self._task(request, prompt, around, wanted)
+        runs = self._runs(request.count, slot, prompt, logits, task, stop.is_set)
+        kept, tokens, reason = self._cleaned(runs, request, prompt, around)
+        self._totals.update(completions=1, prompt_tokens=len(prompt.tokens), reused_tokens=reused, tokens=tokens)
+        return Completion(
+            suggestions=tuple(kept),
+            reason=reason,
+            latency_ms=(time.perf_counter() - began) * 1000,
+            prompt_tokens=len(prompt.tokens),
+            reused_tokens=reused,
+            tokens=tokens,
+        )
+
+    def prefill(self, request: CompletionRequest, stop: threading.Event) -> int:
+        """Warm the document's KV cache; return the number of tokens it had to compute. Raises Cancelled."""
+        slot = self.slot(request.document)
+        prompt = self._prompt(request, slot)
+        _, reused = prefill(self.model, slot, prompt.tokens, stop.is_set)
+        return len(prompt.tokens) - reused
+
+    def forget(self, document: str) -> None:
+        """Drop what is kept of a document that was closed, renamed or deleted."""
+        self._caches.forget(document)
+
+    def status(self) -> dict[str, Any]:
+        """What the engine is, uses and has done since it started; sizes in bytes."""
+        return {
+            "base": self.base_id,
+            "template": self.template.name,
+            "kernels": asdict(self.model.kernels),
+            "threads": torch.get_num_threads(),
+            "totals": dict(self._totals),
+            "slots": len(self._caches),
+            "cache_bytes": self._caches.bytes,
+            "rss_bytes": psutil.Process().memory_info().rss,
+        }
+
+    def _warm_up(self) -> None:
+        """Run everything a few times: the first calls of each compile or allocate something in torch."""
+        slot = Slot(self.model.new_cache(2 * CHUNK))
+        extend(self.model, slot, [0] * CHUNK, 0, bool)
+        for _ in range(WARM_UP_TOKENS):
+            decode_one_token(self.model, slot, 0)
+        self.tokenizer.agreeing(b" ")
+
+    def slot(self, document: str) -> Slot:
+        """The KV-cache slot of a document."""
+        return self._caches.slot(document)
+
+    def _prompt(self, request: CompletionRequest, slot: Slot) -> Prompt:
+        prompt = build(request, self.tokenizer, self.template, self.budget, slot.layout)
+        slot.layout = prompt.layout
+        return prompt
+
+    def _task(self, request: CompletionRequest, prompt: Prompt, around: Surroundings, wanted: bool | None) -> Task:
+        usual = LINE_TOKENS if wanted is False else BLOCK_TOKENS
+        began, seconds = time.perf_counter(), request.budget_ms / 1000
+        last_line = began + seconds * (LINES_WANTED if wanted else LINES_POSSIBLE)
+        return Task(
+            healed=prompt.healed.encode(),
+            must_start=request.must_start.encode(),
+            stop_at=lambda out: _stop_at(out, around, wanted, last_line),
+            stops=self._stops,
+            mask=self.mask,
+            first_mask=self.first_mask,
+            most_tokens=min(request.max_tokens or usual, ROOM),
+            deadline=began + seconds,
+            least_logprob=math.log(LEAST_PROBABILITY),
+        )
+
+    def _runs(
+        self, count: int, slot: Slot, prompt: Prompt, logits: torch.Tensor, task: Task, cancelled: Flag
+    ) -> Iterator[Generated]:
+        """The greedy text, then sampled ones; several may be alike."""
+        yield generate(self.model, slot, self.tokenizer, logits, task, cancelled)
+        for seed in range(TRIES * (count - 1)):
+            slot.reuse(prompt.tokens)
+            generator = torch.Generator().manual_seed(seed)
+            sampling = Sampling(TEMPERATURE + WARMER * seed, generator=generator)
+            sampled = replace(task, sampling=sampling, least_logprob=-math.inf)
+            yield generate(self.model, slot, self.tokenizer, logits, sampled, cancelled)
+
+    def _cleaned(
+        self, runs: Iterator[Generated], request: CompletionRequest, prompt: Prompt, around: Surroundings
+    ) -> tuple[list[Suggestion], int, str]:
+        """Suggestions without duplicates, the tokens decoded, and why there is none."""
+        kept: dict[str, Suggestion] = {}
+        tokens, reason = 0, ""
+        for run in runs:
+            tokens += len(run.ids)
+            text, dropped = postprocess.clean(run.text, around) if run.text else ("", run.stop)
+            reason = reason or dropped
+            if text and text.startswith(request.must_start):
+                kept.setdefault(text, Suggestion(text, self._logprobs(run, prompt, text), run.stop))
+            if len(kept) >= request.count:
+                break
+        return list(kept.values()), tokens, "" if kept else reason or "nothing to suggest"
+
+    def _logprobs(self, run: Generated, prompt: Prompt, text: str) -> tuple[float, ...]:
+        """Those of the tokens that `text` is made of."""
+        size = len((prompt.healed + text).encode())
+        begins = itertools.accumulate((len(self.tokenizer.pieces[i]) for i in run.ids), initial=0)
+        return tuple(p for p, begin in zip(run.logprobs, begins, strict=False) if begin < size)
+
+
+def _mask(size: int, forbidden: Collection[int]) -> torch.Tensor:
+    """Additive, `[V]`: -∞ for the forbidden ids."""
+    return torch.zeros(size).index_fill_(0, torch.tensor(sorted(forbidden), dtype=torch.int64), -math.inf)
+
+
+def _stop_at(out: Generated, around: Surroundings, wanted: bool | None, last_line: float) -> Stop | None:
+    """The text's own stop rules; at a line's end, going on must be soon, and sure where nobody asked for more."""
+    lines, newline, rest = out.text.rpartition("\n")
+    if newline and lines.strip() and not rest.strip():
+        sure = wanted or "\n" in lines.strip() or math.exp(sum(out.logprobs) / len(out.logprobs)) >= SURE
+        if not sure or time.perf_counter() > last_line:
+            return first_stop(out.text, around) or Stop(len(lines), "end of line" if not sure else "time budget")
+    return first_stop(out.text, around)

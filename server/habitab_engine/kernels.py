@@ -1,0 +1,216 @@
+"""Matrix products of one linear layer: one way for decode (a vector), one for prefill (many rows).
+
+The weights are int8 per output row, `W[n, k] = values[n, k] · scale[n]`, or float32 with scales of 1. All kernels take
+and return float32 and agree within the tolerances below, so that a KV cache filled by prefill and one filled by decode
+are the same. Which are used is chosen by a short probe at start-up (`choose`); "float32" works on any CPU and can be
+forced.
+
+decode   bag       FBGEMM's int8 embedding bag: a matrix-vector product is a weighted sum of the rows of Wᵀ, and
+                   that kernel streams rows with prefetching, in float32, on both cores
+         int8pack  torch's int8 weight-only product (bfloat16 activations)
+         float32   plain
+prefill  int8      activations as two int8 planes, x ≈ s·(256·hi + lo): two integer products, about 15 bits
+         bf16      integer weights, which bfloat16 holds exactly; for CPUs with bfloat16 matrix units
+         float32   plain
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from habitab_engine.step import DECODE, Packed, vector
+
+# Largest differences of a logit, which span about 40, from the plain path: of bag and int8, and of what is in bfloat16.
+TOLERANCE, BF16_TOLERANCE = 0.05, 0.5
+PREFILL = ("int8", "bf16", "float32")
+
+_PLANE, _HALF_PLANE = 256, 128  # one step of the high plane, and what rounds to the nearest
+_PLANE_MOST = 127.0 * _PLANE  # the largest magnitude the two planes hold
+_ZERO = 128  # the bag kernel's weights are unsigned: stored as value + 128
+_BAG_WIDTH, _MOST_BAGS = 448, 16  # what the bag kernel holds in registers; beyond it a row is read in pieces
+_NONE = torch.empty(0)
+_TURNS, _SLACK = 9, 1.5  # timings of each kernel in the probe; how much slower a smaller one may be
+_Probe = Callable[[], float]
+
+
+@dataclass(frozen=True, slots=True)
+class Weight:
+    """One linear layer, `[N, K]`: int8 `values` with float32 `scale` per row, an optional `bias` `[N]`, and the
+    `gain` `[K]` of the RMSNorm before it, folded in (`y = (x · gain) Wᵀ + bias`)."""
+
+    values: Tensor
+    scale: Tensor
+    gain: Tensor | None = None
+    bias: Tensor | None = None
+
+    def dequantised(self) -> Tensor:
+        """The matrix in float32 with scale and gain in it; itself where it is that already."""
+        if self.values.is_floating_point() and self.gain is None:
+            return self.values
+        full = self.values.float() * self.scale[:, None]
+        return full if self.gain is None else full * self.gain
+
+
+@dataclass(frozen=True, slots=True)
+class Kernels:
+    """The names of the chosen kernels."""
+
+    prefill: str
+    decode: str
+
+
+class Linear:
+    """A weight packed for the chosen kernels; `bytes` is the weight's own size.
+
+    `rows(x: [M, K]) -> [M, N]` for prefill; `packed` goes to `vector` for decode. Both are float32.
+    """
+
+    def __init__(self, weight: Weight, kernels: Kernels) -> None:
+        self.bytes = weight.values.nbytes + weight.scale.nbytes
+        if kernels.prefill == kernels.decode == "float32":  # one copy of the large matrix serves both
+            weight = Weight(weight.dequantised(), torch.ones_like(weight.scale), None, weight.bias)
+        self.rows: Callable[[Tensor], Tensor] = _PREFILL[kernels.prefill](weight)
+        self.packed = _PACK[kernels.decode](weight)
+
+
+def _plain_rows(weight: Weight) -> Callable[[Tensor], Tensor]:
+    full, bias = weight.dequantised(), weight.bias
+    return lambda x: functional.linear(x, full, bias)
+
+
+def _bf16_rows(weight: Weight) -> Callable[[Tensor], Tensor]:
+    whole, scale, gain, bias = weight.values.bfloat16(), weight.scale, weight.gain, weight.bias
+
+    def rows(x: Tensor) -> Tensor:
+        x = x if gain is None else x * gain
+        y = functional.linear(x.bfloat16(), whole).float().mul_(scale)
+        return y if bias is None else y.add_(bias)
+
+    return rows
+
+
+def _int8_rows(weight: Weight) -> Callable[[Tensor], Tensor]:
+    transposed, scale, gain, bias = weight.values.t(), weight.scale, weight.gain, weight.bias
+
+    def rows(x: Tensor) -> Tensor:
+        x = x if gain is None else x * gain
+        step = x.abs().amax(1, keepdim=True).clamp_(min=1e-30).div_(_PLANE_MOST)
+        whole = x.div(step).round_().to(torch.int16)
+        high = whole.add(_HALF_PLANE).bitwise_right_shift_(8)
+        low = whole.sub_(high, alpha=_PLANE)
+        # Two products, not one of both planes: torch's kernel is a third slower at 256 rows than twice at 128.
+        y = torch._int_mm(low.to(torch.int8), transposed).float()
+        y.add_(torch._int_mm(high.to(torch.int8), transposed), alpha=_PLANE).mul_(step).mul_(scale)
+        return y if bias is None else y.add_(bias)
+
+    return rows
+
+
+def _pack(
+    kernel: str, weight: Weight, table: Tensor, index: Tensor = _NONE, offsets: Tensor = _NONE, bags: int = 1
+) -> Packed:
+    gain = _NONE if weight.gain is None else weight.gain
+    bias = _NONE if weight.bias is None else weight.bias
+    return Packed(DECODE.index(kernel), bags, table, weight.scale, gain, bias, index, offsets)
+
+
+def _pack_plain(weight: Weight) -> Packed:
+    plain = Weight(weight.values, torch.ones_like(weight.scale), None, weight.bias)
+    return _pack("float32", plain, weight.dequantised())
+
+
+def _pack_int8(weight: Weight) -> Packed:
+    return _pack("int8pack", weight, weight.values)
+
+
+def _pack_bag(weight: Weight) -> Packed:
+    """y = Σₖ xₖ · Wᵀ[k], in `bags` equal parts of y: the rows of part b are b·K … b·K + K - 1."""
+    (n, k), threads = weight.values.shape, torch.get_num_threads()
+    even = [bags for bags in range(threads, _MOST_BAGS + 1, threads) if n % bags == 0]
+    bags = next((bags for bags in even if n // bags <= _BAG_WIDTH), even[0] if even else 1)
+    gain = torch.ones(k) if weight.gain is None else weight.gain
+    # FBGEMM's row: the bytes, then float32 scale and offset; with them the norm's gain costs nothing.
+    tail = torch.stack([gain, -_ZERO * gain], 1).float().contiguous().view(torch.uint8)
+    unsigned = weight.values.view(torch.uint8).bitwise_xor(_ZERO)  # adds 128 to a byte
+    table = torch.cat([torch.cat([part.t(), tail], 1) for part in unsigned.chunk(bags)])
+    index = torch.arange(bags * k, dtype=torch.int32)
+    return _pack("bag", weight, table, index, torch.arange(bags, dtype=torch.int32) * k, bags)
+
+
+_PREFILL = {"int8": _int8_rows, "bf16": _bf16_rows, "float32": _plain_rows}
+_PACK = {"bag": _pack_bag, "int8pack": _pack_int8, "float32": _pack_plain}
+
+
+def choose(wanted: str = "auto") -> Kernels:
+    """Probe the kernels on a small layer and take the fastest that compute what they should.
+
+    `wanted` = "float32" forces the plain path; another name of `PREFILL` forces that prefill kernel.
+    """
+    if wanted == "float32":
+        return Kernels("float32", "float32")
+    weight = _probe_weight()
+    prefill = wanted if wanted in PREFILL else _fastest(_prefill_probes(weight))
+    decode = _fastest(_decode_probes(weight))
+    return Kernels(prefill, decode)
+
+
+def _probe_weight() -> Weight:
+    """The base's gate and up layer, or so."""
+    generator = torch.Generator().manual_seed(0)
+    values = torch.randint(-127, 128, (3072, 576), generator=generator, dtype=torch.int8)
+    return Weight(values, torch.full((3072,), 1e-3))
+
+
+def _fastest(probes: dict[str, _Probe]) -> str:
+    """The first name whose run is within `_SLACK` of the shortest: the first in order take the least memory.
+
+    The runs take turns, as machines have moments.
+    """
+    seconds = dict.fromkeys(probes, float("inf"))
+    for _ in range(_TURNS):
+        for name, probe in probes.items():
+            seconds[name] = min(seconds[name], probe())
+    return next(name for name, taken in seconds.items() if taken <= _SLACK * min(seconds.values()))
+
+
+def _prefill_probes(weight: Weight) -> dict[str, _Probe]:
+    x = torch.linspace(-1, 1, 128 * 576).view(128, 576)
+    right = x @ weight.dequantised().t()
+    return {name: _probe(functools.partial(_PREFILL[name], weight), x, right) for name in PREFILL}
+
+
+def _decode_probes(weight: Weight) -> dict[str, _Probe]:
+    x = torch.linspace(-1, 1, 576)[None]
+    right = weight.dequantised() @ x[0]
+
+    def build(name: str) -> Callable[[Tensor], Tensor]:
+        packed = _PACK[name](weight)
+        return lambda x: vector(packed, x.expand(packed.bags, -1))
+
+    return {name: _probe(functools.partial(build, name), x, right) for name in DECODE}
+
+
+def _probe(build: Callable[[], Callable[[Tensor], Tensor]], x: Tensor, right: Tensor) -> _Probe:
+    """What times one run in seconds: infinity where the kernel is missing or wrong on this CPU.
+
+    Integer kernels may saturate on CPUs without VNNI; a build of torch may lack FBGEMM.
+    """
+    try:
+        run = build()
+        exact = torch.allclose(run(x), right, rtol=0.02, atol=0.02 * float(right.abs().max()))
+    except (RuntimeError, NotImplementedError, AttributeError):
+        exact = False
+    return (lambda: _timed(run, x)) if exact else (lambda: float("inf"))
+
+
+def _timed(run: Callable[[Tensor], Tensor], x: Tensor) -> float:
+    start = time.perf_counter()
+    run(x)
+    return time.perf_counter() - start

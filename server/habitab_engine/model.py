@@ -1,0 +1,188 @@
+"""The base network (Llama and Qwen2 layouts) on a CPU: `prefill` for many tokens, `decode` for one.
+
+Shapes: T cached positions, M new tokens, H query heads, G key/value heads, D head width, V vocabulary.
+The KV cache of a document is one float32 tensor `[layers, capacity, 2G, D]`, keys before values. Keys are stored
+rotated (RoPE, arXiv 2104.09864), with the two halves of a head interleaved so that a rotation is one complex
+product; queries are permuted alike, which leaves every score as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from habitab_engine.checkpoint import Checkpoint, ModelConfig, RowInt8, quantise_rows
+from habitab_engine.errors import Cancelled
+from habitab_engine.kernels import Kernels, Linear, Weight
+from habitab_engine.step import Attention, Block, compiled_step, unit, vector
+
+MAX_POSITIONS = 2048
+
+
+class _Layer:
+    """The four fused linear layers of one block: q+k+v, attention output, gate+up, down."""
+
+    def __init__(self, read: _Reader, index: int) -> None:
+        at = f"model.layers.{index}."
+        attention, mlp = at + "self_attn.", at + "mlp."
+        norm, mlp_norm = (
+            read.plain(at + "input_layernorm.weight"),
+            read.plain(at + "post_attention_layernorm.weight"),
+        )
+        self.qkv = read.linear([attention + f"{x}_proj" for x in "qkv"], norm)
+        self.output = read.linear([attention + "o_proj"])
+        self.gate_up = read.linear([mlp + "gate_proj", mlp + "up_proj"], mlp_norm)
+        self.down = read.linear([mlp + "down_proj"])
+        self.bytes = self.qkv.bytes + self.output.bytes + self.gate_up.bytes + self.down.bytes
+
+
+class _Reader:
+    """Turns a checkpoint's tensors into packed linear layers."""
+
+    def __init__(self, checkpoint: Checkpoint, kernels: Kernels) -> None:
+        self._tensors, self._config = checkpoint.tensors, checkpoint.config
+        self._kernels = kernels
+        self._exact = kernels.prefill == kernels.decode == "float32"
+
+    def plain(self, name: str) -> Tensor:
+        """A vector, copied: one tensor left in the mapped file would keep all of the file in memory."""
+        tensor = self._tensors[name]
+        return (tensor.float() if isinstance(tensor, RowInt8) else tensor).to(torch.float32, copy=True)
+
+    def rows(self, name: str) -> tuple[Tensor, Tensor]:
+        """Values and scales; a float checkpoint stays exact on the plain path and is quantised otherwise."""
+        tensor = self._tensors[name]
+        if not isinstance(tensor, RowInt8) and self._exact:
+            return tensor.float(), torch.ones(len(tensor))
+        packed = tensor if isinstance(tensor, RowInt8) else quantise_rows(tensor)
+        return packed.values, packed.scale
+
+    def linear(self, names: list[str], gain: Tensor | None = None) -> Linear:
+        parts = [self.rows(f"{name}.weight") for name in names]
+        biases = [self._bias(name) for name in names]
+        values, scale, bias = torch.cat([v for v, _ in parts]), torch.cat([s for _, s in parts]), None
+        if any(b is not None for b in biases):
+            bias = torch.cat([torch.zeros(len(v)) if b is None else b for b, (v, _) in zip(biases, parts, strict=True)])
+        if names[0].endswith("q_proj"):
+            order = self._interleaved()
+            values, scale, bias = values[order], scale[order], None if bias is None else bias[order]
+        # `unit` and `_normed` divide by the norm, not by the root of the mean square: √width is made good here.
+        gain = None if gain is None else gain * len(gain) ** 0.5
+        return Linear(Weight(values, scale, gain, bias), self._kernels)
+
+    def _bias(self, name: str) -> Tensor | None:
+        return self.plain(f"{name}.bias") if f"{name}.bias" in self._tensors else None
+
+    def _interleaved(self) -> Tensor:
+        """Row order of q+k+v in which the halves of each rotated head alternate; values keep their order."""
+        c = self._config
+        head = torch.arange(c.head_dim).view(2, -1).t().reshape(-1)
+        heads = torch.arange(c.heads + c.kv_heads)[:, None] * c.head_dim
+        values = torch.arange(c.kv_heads * c.head_dim) + heads.numel() * c.head_dim
+        return torch.cat([(heads + head).view(-1), values])
+
+
+def rotations(config: ModelConfig, positions: int) -> Tensor:
+    """RoPE's unit complex numbers, complex64 `[positions, D/2]`."""
+    exponent = torch.arange(0, config.head_dim, 2, dtype=torch.float64) / config.head_dim
+    steps = torch.arange(positions, dtype=torch.float64) / config.rope_factor
+    angle = torch.outer(steps, config.rope_theta**-exponent)
+    return torch.polar(torch.ones_like(angle), angle).to(torch.complex64)
+
+
+class Model:
+    """The network; it holds no state of a document. All tensors are float32 between the layers."""
+
+    def __init__(self, checkpoint: Checkpoint, kernels: Kernels) -> None:
+        read = _Reader(checkpoint, kernels)
+        self.config, self.kernels = checkpoint.config, kernels
+        self._embed, self._embed_scale = (t.clone() for t in read.rows("model.embed_tokens.weight"))
+        head = "model.embed_tokens" if self.config.tied else "lm_head"
+        self._head = read.linear([head], read.plain("model.norm.weight"))
+        self._layers = [_Layer(read, i) for i in range(self.config.layers)]
+        self._blocks = [Block(b.qkv.packed, b.output.packed, b.gate_up.packed, b.down.packed) for b in self._layers]
+        self._step = compiled_step()
+        # What decoding one token has to read: every matrix once, in its stored form.
+        self.bytes_per_token = self._head.bytes + sum(layer.bytes for layer in self._layers)
+        self._cis = rotations(self.config, MAX_POSITIONS)
+        self._eps = self.config.width * self.config.rms_eps
+
+    def _residual(self, x: Tensor) -> Tensor:
+        """`x` `[width]` with the element that carries ε into its norm (`unit`)."""
+        return torch.cat([x, torch.tensor([self._eps**0.5])])
+
+    def new_cache(self, capacity: int) -> Tensor:
+        """An empty KV cache for `capacity` positions: `[layers, capacity, 2G, D]`."""
+        c = self.config
+        return torch.zeros(c.layers, capacity, 2 * c.kv_heads, c.head_dim)
+
+    @torch.inference_mode()
+    def prefill(self, tokens: list[int], cache: Tensor, position: int, cancelled: Callable[[], bool] = bool) -> Tensor:
+        """Write M tokens at `position` into `cache`; return their last hidden states `[M, width]`.
+
+        Raises Cancelled, before the caller has counted any of them, when `cancelled()` turns true.
+        """
+        ids = torch.tensor(tokens)
+        x = self._embed[ids].float() * self._embed_scale[ids, None]
+        cis = self._cis[position : position + len(tokens), None]
+        mask = _causal(len(tokens), position).repeat(self.config.heads // self.config.kv_heads, 1)
+        for layer, kv in zip(self._layers, cache, strict=True):
+            if cancelled():
+                raise Cancelled("A newer keystroke made the request pointless.")
+            x += layer.output.rows(self._attend(layer.qkv.rows(self._normed(x)), kv, position, cis, mask))
+            gate, up = layer.gate_up.rows(self._normed(x)).chunk(2, 1)
+            x += layer.down.rows(functional.silu(gate).mul_(up))
+        return x
+
+    def _normed(self, x: Tensor) -> Tensor:
+        """RMSNorm without its gain and √width, which the next layer's weights hold (arXiv 1910.07467, eq. 4)."""
+        return x * x.square().sum(1, keepdim=True).add_(self._eps).rsqrt_()
+
+    def _attend(self, qkv: Tensor, kv: Tensor, position: int, cis: Tensor, mask: Tensor) -> Tensor:
+        """Causal grouped-query attention of M new tokens over all cached ones: `[M, H·D]`."""
+        c, m = self.config, len(qkv)
+        rotated = (c.heads + c.kv_heads) * c.head_dim
+        turning = torch.view_as_complex(qkv[:, :rotated].unflatten(1, (-1, c.head_dim // 2, 2)))
+        turning.mul_(cis)
+        kv[position : position + m] = qkv[:, c.heads * c.head_dim :].view(m, -1, c.head_dim)
+        seen = kv[: position + m].transpose(0, 1)[None]
+        group = c.heads // c.kv_heads
+        # The queries of a group share their keys: as rows of one head they need no copy of the keys.
+        query = qkv[:, : c.heads * c.head_dim].view(m, c.kv_heads, group, c.head_dim).permute(1, 2, 0, 3)
+        out = functional.scaled_dot_product_attention(
+            query.reshape(1, c.kv_heads, group * m, c.head_dim),
+            seen[:, : c.kv_heads],
+            seen[:, c.kv_heads :],
+            attn_mask=mask,
+        )
+        return out.view(c.heads, m, c.head_dim).transpose(0, 1).reshape(m, -1)
+
+    @torch.inference_mode()
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Unnormalised log-probabilities `[V]` of the token after one hidden state `[width]`."""
+        return vector(self._head.packed, unit(self._residual(hidden), self._head.packed.bags))
+
+    @torch.inference_mode()
+    def decode(self, token: int, cache: Tensor, position: int) -> Tensor:
+        """Write one token at `position` into `cache` and return the logits `[V]` of the next."""
+        c = self.config
+        slots = cache[:, position].view(c.layers, -1).unbind(0)
+        seen = cache[:, None, : position + 1].transpose(2, 3)
+        keys, values = seen[:, :, : c.kv_heads].unbind(0), seen[:, :, c.kv_heads :].unbind(0)
+        residual = self._residual(self._embed[token] * self._embed_scale[token])
+        attention = Attention(list(keys), list(values), list(slots), self._cis[position], c.heads)
+        return self._step(residual, self._blocks, self._head.packed, attention)
+
+
+def _causal(m: int, position: int) -> Tensor:
+    """Additive mask `[M, position + M]`: a new token sees the cached ones and the new ones up to itself."""
+    return torch.full((m, position + m), float("-inf")).triu_(position + 1)
+
+
+def spans(total: int, size: int) -> list[tuple[int, int]]:
+    """Cut `range(total)` into consecutive spans of at most `size`."""
+    return list(pairwise([*range(0, total, size), total])) if total else []

@@ -1,0 +1,113 @@
+"""The decode step: one token through the network, as a free function over tensors.
+
+It is compiled by TorchScript where this torch has it, which saves the time Python takes between small operations;
+without it the same function runs as it stands. TorchScript reads the annotations, so this module must not postpone
+their evaluation.
+"""
+
+import warnings
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+DECODE = ("bag", "int8pack", "float32")  # the kernels of `vector`, by number
+
+
+class Packed(NamedTuple):
+    """A layer as `product` wants it, for one of `DECODE`; tensors that a kernel does not use are empty."""
+
+    kernel: int
+    bags: int
+    table: Tensor
+    scale: Tensor
+    gain: Tensor
+    bias: Tensor
+    rows: Tensor
+    offsets: Tensor
+
+
+def product(packed: Packed, x: Tensor) -> Tensor:
+    """The layer's product with one vector, before scale and bias: `[bags, K] -> [N]`, the rows of `x` being alike.
+
+    The bag kernel computes an equal part of N in each bag, and wants the vector once for each.
+    """
+    if packed.kernel == 0:
+        parts = torch.ops.quantized.embedding_bag_byte_rowwise_offsets(
+            packed.table, packed.rows, packed.offsets, False, 0, False, x.reshape(-1), None, False
+        )
+        return parts.view(-1)
+    if packed.kernel == 1:
+        gained = x[:1] if packed.gain.numel() == 0 else x[:1] * packed.gain
+        ones = torch.ones_like(packed.scale, dtype=torch.bfloat16)
+        return torch._weight_int8pack_mm(gained.to(torch.bfloat16), packed.table, ones)[0].to(torch.float32)
+    return torch.mv(packed.table, x[0])
+
+
+def vector(packed: Packed, x: Tensor) -> Tensor:
+    """The whole layer for one vector: `[bags, K] -> [N]`."""
+    y = product(packed, x).mul_(packed.scale)
+    return y if packed.bias.numel() == 0 else y.add_(packed.bias)
+
+
+class Block(NamedTuple):
+    """The four layers of one block, packed for decode."""
+
+    qkv: Packed
+    output: Packed
+    gate_up: Packed
+    down: Packed
+
+
+class Attention(NamedTuple):
+    """One token's view of the KV cache, a tensor a layer: `keys` and `values` `[1, G, T, D]` with the new token's
+    place in them, which is `slots` `[2G·D]`; its rotations `[D/2]`; the number H of query heads."""
+
+    keys: list[Tensor]
+    values: list[Tensor]
+    slots: list[Tensor]
+    cis: Tensor
+    heads: int
+
+
+def decode_step(residual: Tensor, blocks: list[Block], head: Packed, attention: Attention) -> Tensor:
+    """One token through the network: `residual` `[width + 1]`, as `unit` wants it, to logits `[V]`.
+
+    The hot path: few, small, in-place operations, since at one token each costs as much as its dispatch.
+    """
+    groups, size = attention.keys[0].size(1), attention.keys[0].size(3)
+    queries = attention.heads * size
+    x = residual[:-1]
+    for i, block in enumerate(blocks):
+        qkv = vector(block.qkv, unit(residual, block.qkv.bags))
+        torch.view_as_complex(qkv[: queries + groups * size].view(-1, size // 2, 2)).mul_(attention.cis)
+        attention.slots[i].copy_(qkv[queries:])
+        # The queries of a group share their keys: as rows of one head they need no mask and no copy.
+        query = qkv[:queries].view(1, groups, -1, size)
+        attended = functional.scaled_dot_product_attention(query, attention.keys[i], attention.values[i])
+        wide = attended.view(1, -1).expand(block.output.bags, -1)
+        x.addcmul_(product(block.output, wide), block.output.scale)
+        gate, up = vector(block.gate_up, unit(residual, block.gate_up.bags)).chunk(2)
+        x.addcmul_(product(block.down, functional.silu(gate).expand(block.down.bags, -1) * up), block.down.scale)
+    return vector(head, unit(residual, head.bags))
+
+
+def unit(residual: Tensor, bags: int) -> Tensor:
+    """RMSNorm of one vector, without its gain and a factor √width: `[width + 1] -> [bags, width]`, all rows alike.
+
+    The last element is √(width · ε), so that the norm of the whole has ε in it.
+    """
+    return residual[:-1].expand(bags, -1) * residual.dot(residual).rsqrt_()
+
+
+def compiled_step() -> Callable[..., Tensor]:
+    """`decode_step` without Python between its operations, where this torch still has TorchScript."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        try:
+            compiled: Callable[..., Tensor] = torch.jit.script(decode_step)
+        except (RuntimeError, AttributeError):
+            return decode_step
+    return compiled

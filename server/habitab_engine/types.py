@@ -1,0 +1,62 @@
+"""What goes into the engine and what comes out: frozen, plain data that also crosses the process border."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Snippet:
+    """A piece of another file that stands before the prompt proper."""
+
+    path: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class CompletionRequest:
+    """One cursor in one document, as it was when the editor asked.
+
+    `prefix` and `suffix` are the text on both sides of the cursor with `\\n` line ends only. They may be cut;
+    `offset` is then the number of characters of the document that stand before `prefix`.
+    `document` names the document (its URI): it chooses the KV-cache slot. `path` is what the model reads.
+    `must_start` is text that every suggestion has to begin with (the editor's selected menu item).
+    `multiline` forbids (False) or asks for (True) several lines; None leaves it to the place and the model.
+    `budget_ms` bounds the time for decoding; what is a whole line by then is kept.
+    """
+
+    document: str
+    path: str
+    prefix: str
+    suffix: str
+    offset: int = 0
+    language: str = ""
+    must_start: str = ""
+    count: int = 1
+    after_accept: bool = False
+    multiline: bool | None = None
+    budget_ms: float = 2000.0
+    max_tokens: int = 0
+    snippets: tuple[Snippet, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Suggestion:
+    """One text to insert at the cursor; `logprobs` has one natural logarithm a token kept (also the healed ones)."""
+
+    text: str
+    logprobs: tuple[float, ...]
+    stop: str
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """The engine's answer, best suggestion first; empty `suggestions` carry a `reason`."""
+
+    suggestions: tuple[Suggestion, ...]
+    reason: str
+    latency_ms: float
+    prompt_tokens: int
+    reused_tokens: int
+    tokens: int
+    adapter: str = ""

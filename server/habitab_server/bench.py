@@ -1,0 +1,68 @@
+"""Measurements: each prints a table for a person and returns the object that the command prints as JSON."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from habitab_engine.home import Home
+
+
+def run_latency(home: Home, base: Path | None, path: Path | None = None, keystrokes: int = 400) -> dict[str, Any]:
+    """Type real code key by key into the real server and time its replies (`bench_latency.py`).
+
+    Raises InputError where there is no code to type.
+    """
+    from habitab_server import bench_latency
+
+    files = bench_latency.source_files(path or bench_latency.unseen_packages(home.path / "bench"))
+    result = asyncio.run(bench_latency.measure(files, base, keystrokes))
+    print_table("Latency through the language server", ["figure", "value"], _plain_rows(result))
+    return result
+
+
+def run_engine(home: Home, base: Path | None, rounds: int = 5) -> dict[str, Any]:
+    """Our engine, llama.cpp with the same weights, and our plain path, in turn (`bench_engine.py`).
+
+    Raises MissingExtraError without the extra `bench`.
+    """
+    from habitab_server import bench_engine
+
+    result = bench_engine.measure(base, rounds)
+    columns = ["", "prefill tok/s", "decode tok/s", "completion ms"]
+    rows = [[name, *(f"{value:.1f}" for value in result[name].values())] for name in bench_engine.CONTESTANTS]
+    for name in ("ratio", "ratio_plain"):
+        spread = result["spread"][name]
+        rows.append([name, *(f"{v:.2f} ({spread[k][0]:.2f}–{spread[k][1]:.2f})" for k, v in result[name].items())])
+    print_table("Engine (ratios above 1: habitab is faster)", columns, rows)
+    print_table("Beside it", ["figure", "value"], _plain_rows(result, bench_engine.BESIDE))
+    return result
+
+
+def quantile(values: Sequence[float], share: float) -> float:
+    """The nearest-rank quantile; NaN of nothing."""
+    ordered = sorted(values)
+    return ordered[max(0, math.ceil(share * len(ordered)) - 1)] if ordered else math.nan
+
+
+def median(values: Sequence[float]) -> float:
+    return statistics.median(values) if values else math.nan
+
+
+def print_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*columns, title=title, title_justify="left")
+    for row in rows:
+        table.add_row(*row)
+    Console(width=110).print(table)
+
+
+def _plain_rows(result: dict[str, Any], names: Sequence[str] | None = None) -> list[list[str]]:
+    return [[name, str(result[name])] for name in names or result]

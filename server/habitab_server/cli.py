@@ -1,0 +1,327 @@
+"""The commands. What a command needs is imported inside it, so that `--help` is instant.
+
+Results go to standard output, everything else to standard error. Exit 0 done, 1 could not, 2 usage.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+from habitab_engine.errors import HabitabError, InputError, MissingBaseError, PositionError
+
+if TYPE_CHECKING:
+    from habitab_engine.home import Home
+    from habitab_engine.types import Completion, CompletionRequest
+
+# Who asks on the command line waits for the answer; an editor's person types on.
+PATIENCE_MS = 30_000.0
+# What a shell reports for a command ended by Ctrl-C.
+INTERRUPTED = 130
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """The global options."""
+
+    home_option: str | None
+    user_option: str | None
+    base_option: Path | None
+    as_json: bool
+
+    @property
+    def home(self) -> Home:
+        from habitab_engine.home import Home
+
+        return Home.locate(self.home_option, self.user_option)
+
+    @property
+    def base(self) -> Path | None:
+        """The folder of --base; raises MissingBaseError if there is none."""
+        if self.base_option is not None and not self.base_option.is_dir():
+            raise MissingBaseError(f"There is no base model folder {self.base_option}: check --base.")
+        return self.base_option.resolve() if self.base_option else None
+
+    def finish(self, result: dict[str, Any], text: str) -> None:
+        """Print the result for a person or, with --json, for a program."""
+        click.echo(json.dumps(result) if self.as_json else text)
+
+
+def parse_address(_context: click.Context, _option: click.Parameter, value: str | None) -> tuple[str, int] | None:
+    """HOST:PORT, where an IPv6 host stands in brackets."""
+    if value is None:
+        return None
+    host, colon, port = value.rpartition(":")
+    if not (colon and host and port.isascii() and port.isdigit() and int(port) < 65536):
+        raise click.BadParameter(f"{value!r} is not HOST:PORT, for example 127.0.0.1:7000.")
+    return host.strip("[]"), int(port)
+
+
+class Commands(click.Group):
+    """Turns what no command foresaw into one sentence."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        foreseen = (HabitabError, click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError)
+        try:
+            return super().invoke(ctx)
+        except foreseen:
+            raise
+        except Exception as exc:
+            raise HabitabError(unexpected(ctx.params.get("home"), exc)) from exc
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--home", metavar="PATH", help="Where habitab keeps its files (env HABITAB_HOME).")
+@click.option("--user", metavar="NAME", help="Whose habitab this is (env HABITAB_USER).")
+@click.option("--base", metavar="DIR", type=click.Path(path_type=Path), help="Another base model.")
+@click.option("--json", "as_json", is_flag=True, help="End standard output with one JSON object.")
+@click.version_option(package_name="habitab", prog_name="habitab")
+@click.pass_context
+def cli(context: click.Context, home: str | None, user: str | None, base: Path | None, as_json: bool) -> None:
+    """Inline code completion on your own machine."""
+    context.obj = Session(home, user, base, as_json)
+
+
+@cli.command()
+@click.option("--stdio", is_flag=True, help="Speak over standard input and output (the default).")
+@click.option("--tcp", metavar="HOST:PORT", callback=parse_address, help="Listen on this machine instead.")
+@click.pass_obj
+def serve(session: Session, stdio: bool, tcp: tuple[str, int] | None) -> None:
+    """The language server for editors."""
+    if stdio and tcp:
+        raise click.UsageError("Choose --stdio or --tcp, not both.")
+    import gc
+
+    # The protocol's some thousand classes are here to stay: without a look at each of them it starts a tenth sooner.
+    gc.disable()
+    from habitab_engine.home import open_log
+    from habitab_server import lsp
+
+    gc.freeze()
+    gc.enable()
+    base = session.base
+    open_log(session.home, "lsp")
+    lsp.serve(session.home, base, tcp)
+
+
+@cli.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("line", type=int)
+@click.argument("column", type=int)
+@click.option("--count", type=click.IntRange(1, 10), default=1, help="How many alternatives.")
+@click.pass_obj
+def complete(session: Session, file: Path, line: int, column: int, count: int) -> None:
+    """One completion in FILE at the 1-based LINE and COLUMN (counted in characters)."""
+    request = request_at(file, line, column, count)
+    completion = ask_engine(session, request)
+    session.finish(completion_result(completion, count), drawn(request, completion))
+
+
+@cli.group()
+def bench() -> None:
+    """Measurements: each prints a table, then one line of JSON."""
+
+
+@bench.command("latency")
+@click.option("--path", type=click.Path(path_type=Path), help="A folder of source code to type in.")
+@click.option("--keystrokes", type=click.IntRange(min=1), default=400, help="How many keys at least.")
+@click.pass_obj
+def bench_latency(session: Session, path: Path | None, keystrokes: int) -> None:
+    """From a keystroke to the reply, through the real server."""
+    from habitab_server.bench import run_latency
+
+    click.echo(json.dumps(run_latency(session.home, session.base, path, keystrokes)))
+
+
+@bench.command("engine")
+@click.option("--rounds", type=click.IntRange(min=1), default=5, help="Rounds counted, after one to warm up.")
+@click.pass_obj
+def bench_engine(session: Session, rounds: int) -> None:
+    """Our engine and llama.cpp in turn, with the same weights."""
+    from habitab_server.bench import run_engine
+
+    click.echo(json.dumps(run_engine(session.home, session.base, rounds)))
+
+
+@cli.group("base")
+def base_group() -> None:
+    """The base model."""
+
+
+@base_group.command("info")
+@click.pass_obj
+def base_info(session: Session) -> None:
+    """What the base model is; its checksums are verified."""
+    from habitab_engine.checkpoint import describe
+
+    facts = describe(session.base)
+    width = max(map(len, facts))
+    session.finish(facts, "\n".join(f"{name:<{width}}  {_plain(value)}" for name, value in facts.items()))
+
+
+@base_group.command("export")
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.option("--format", "kind", type=click.Choice(["hf", "gguf"]), required=True)
+@click.pass_obj
+def base_export(session: Session, folder: Path, kind: str) -> None:
+    """Write the base model for transformers (hf) or llama.cpp (gguf) into DIR."""
+    from habitab_engine.export import export_gguf, export_hf
+
+    export: Callable[[Path, Path | None], list[Path]] = export_hf if kind == "hf" else export_gguf
+    files = [str(path) for path in export(folder, session.base)]
+    session.finish({"format": kind, "files": files}, "\n".join(files))
+
+
+@cli.command()
+@click.pass_context
+def doctor(context: click.Context) -> None:
+    """Check the installation and say what to do about each fault."""
+    from habitab_server.doctor import examine, report
+
+    session: Session = context.obj
+    checks = []
+    for check in examine(session.home, session.base_option):
+        click.echo(report(check), err=session.as_json)
+        checks.append(check)
+    healthy = all(check.ok for check in checks)
+    if session.as_json:
+        click.echo(json.dumps({"ok": healthy, "checks": [check.as_json() for check in checks]}))
+    context.exit(0 if healthy else 1)
+
+
+# ---- one completion ----
+
+
+def request_at(file: Path, line: int, column: int, count: int) -> CompletionRequest:
+    """What an editor would ask with its cursor there.
+
+    Raises InputError for a file that holds secrets or cannot be read, PositionError outside of it. What git
+    ignores is read: the person named the file.
+    """
+    from habitab_engine import privacy
+    from habitab_engine.types import CompletionRequest
+    from habitab_server.documents import Document, Place, clean
+
+    reason = privacy.why_private(file, (), respect_gitignore=False)
+    if reason:
+        raise InputError(f"{file} is not read because {reason}.")
+    text = privacy.read_text(file)
+    place = Place(line - 1, column - 1)
+    check_position(clean(text).split("\n"), place.line, place.column)
+    path = file.resolve()
+    snapshot = Document(path.as_uri(), "", 1, text).snapshot(place)
+    return CompletionRequest(
+        document=snapshot.uri,
+        path=path_in_project(path),
+        prefix=snapshot.prefix,
+        suffix=snapshot.suffix,
+        offset=snapshot.offset,
+        count=count,
+        budget_ms=PATIENCE_MS,
+    )
+
+
+def check_position(lines: Sequence[str], line: int, column: int) -> None:
+    """Raise PositionError, in the person's 1-based numbers, for a place that does not exist."""
+    if not 0 <= line < len(lines):
+        raise PositionError(f"There is no line {line + 1}: the file has lines 1 to {len(lines)}.")
+    if not 0 <= column <= len(lines[line]):
+        raise PositionError(
+            f"There is no column {column + 1} in line {line + 1}: it has columns 1 to {len(lines[line]) + 1}."
+        )
+
+
+def path_in_project(path: Path) -> str:
+    """The path the model reads: from the git work tree around the file, else the file's name."""
+    root = next((folder for folder in path.parents if (folder / ".git").exists()), path.parent)
+    return path.relative_to(root).as_posix()
+
+
+def ask_engine(session: Session, request: CompletionRequest) -> Completion:
+    from habitab_engine.config import EngineSettings
+    from habitab_engine.link import with_engine
+
+    base = session.base
+    settings = EngineSettings(base=str(base) if base else "")
+    return with_engine(session.home, settings, lambda link: link.complete(request))
+
+
+def completion_result(completion: Completion, count: int) -> dict[str, Any]:
+    """The JSON of `habitab complete`."""
+    texts = [suggestion.text for suggestion in completion.suggestions]
+    result: dict[str, Any] = {
+        "text": texts[0] if texts else "",
+        "latency_ms": round(completion.latency_ms, 1),
+        "tokens": completion.tokens,
+        "adapter": completion.adapter,
+        "shown": bool(texts),
+        "reason": completion.reason,
+    }
+    return result | ({"alternatives": texts} if count > 1 else {})
+
+
+def drawn(request: CompletionRequest, completion: Completion) -> str:
+    """Each suggestion within its line, coloured on a terminal and between marks elsewhere."""
+    if not completion.suggestions:
+        return f"No suggestion: {completion.reason or 'the model had none'}."
+    head = request.prefix.rpartition("\n")[2]
+    tail = request.suffix.partition("\n")[0]
+    return "\n".join(f"{head}{_marked(one.text)}{tail}" for one in completion.suggestions)
+
+
+def _marked(text: str) -> str:
+    return click.style(text, fg="green") if sys.stdout.isatty() else f"├{text}┤"
+
+
+def _plain(value: object) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+# ---- the way out ----
+
+
+def main() -> NoReturn:
+    """The console script."""
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal that cannot show a character shows another, rather than nothing at all.
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """The exit code; whatever happens is one sentence on standard error."""
+    try:
+        result = cli.main(list(arguments), prog_name="habitab", standalone_mode=False)
+        sys.stdout.flush()
+        return result if isinstance(result, int) else 0
+    except click.ClickException as exc:
+        exc.show()
+        return exc.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        return INTERRUPTED
+    except HabitabError as exc:
+        click.echo(f"habitab: {exc}", err=True)
+    except BrokenPipeError:
+        # The reader has seen enough; the interpreter must not complain about it at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 1
+
+
+def unexpected(home_option: str | None, exc: Exception) -> str:
+    """Log where `exc` came from, without its message, which may quote code; return one sentence."""
+    import traceback
+
+    from habitab_engine.home import Home, open_log
+
+    home = Home.locate(home_option)
+    frames = "".join(traceback.format_list(traceback.extract_tb(exc.__traceback__)))
+    open_log(home, "cli").error("%s\n%s", type(exc).__name__, frames)
+    return f"something went wrong ({type(exc).__name__}): see {home.logs / 'cli.log'}."

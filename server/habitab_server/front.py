@@ -1,0 +1,164 @@
+"""One editor's session without the protocol: settings, documents, the engine's state and its news."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any
+
+from habitab_engine.config import EngineSettings, Settings
+from habitab_engine.errors import HabitabError
+from habitab_server.completer import Completer, Link
+from habitab_server.documents import Documents
+from habitab_server.scope import Scope
+
+_POLL_SECONDS = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What `habitab/didChangeStatus` says; `kind` is Normal, Warning, Error or Inactive."""
+
+    kind: str
+    busy: bool
+    message: str
+
+
+class Front:
+    """Owns what one editor needs; `tell` gets each new status, `warn` each message about a setting."""
+
+    def __init__(
+        self,
+        make_link: Callable[[EngineSettings], Link],
+        tell: Callable[[Status], None],
+        warn: Callable[[str], None],
+    ) -> None:
+        self.documents = Documents()
+        self.scope = Scope()
+        self.settings = Settings()
+        self._make_link = make_link
+        self._tell, self._warn = tell, warn
+        self._link = make_link(self.settings.engine)
+        self.completer = Completer(self._link, self.scope, self._engine_said)
+        self._told: Status | None = None
+        self._fault = ""
+        self._loading = True
+        self._started = False
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def status(self) -> Status:
+        if self.settings.privacy_fault:
+            return Status("Error", False, self.settings.privacy_fault)
+        if not self.settings.enabled:
+            return Status("Inactive", False, "Suggestions are switched off in the settings.")
+        if self.completer.paused:
+            return Status("Inactive", False, "Suggestions are paused.")
+        if self._fault:
+            return Status("Error", False, self._fault)
+        if self._loading:
+            return Status("Normal", True, "The engine is starting.")
+        return Status("Normal", False, "Ready.")
+
+    def configure(self, values: object) -> None:
+        """Take new settings (JSON); an engine that has to differ is started in place of the old one."""
+        old = self.settings
+        self.settings, messages = Settings.from_json(values)
+        self.scope.set_private(self.settings.private_globs, self.settings.respect_gitignore)
+        self.completer.configure(self.settings)
+        if self.settings.engine != old.engine:
+            self._replace_engine()
+        for message in messages:
+            self._warn(message)
+        self._publish()
+
+    def start(self) -> None:
+        """Start the engine in the background."""
+        self._started = True
+        self._publish()
+        self._spawn(self._watch_start(self._link))
+
+    def pause(self, paused: bool) -> None:
+        self.completer.paused = paused
+        if paused:
+            self.completer.stop()
+        self._publish()
+
+    def close_document(self, uri: str) -> None:
+        self.documents.close(uri)
+        self.forget(uri)
+
+    def forget(self, uri: str) -> None:
+        """Drop what was computed for a document, in the engine too."""
+        self.scope.forget(uri)
+        self.completer.forget(uri)
+        self._spawn(self._forget(self._link, uri))
+
+    async def describe(self) -> dict[str, Any]:
+        """The answer to `habitab.status`."""
+        status = self.status
+        engine = await self._link.status()
+        return {"kind": status.kind, "busy": status.busy, "message": status.message, "engine": engine}
+
+    async def close(self) -> None:
+        """Stop every engine call and leave the engine to other windows."""
+        self.completer.stop()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._link.close()
+
+    def _replace_engine(self) -> None:
+        old, self._link = self._link, self._make_link(self.settings.engine)
+        self.completer.stop()
+        self.completer.link = self._link
+        self._loading, self._fault = True, ""
+        if self._started:
+            self._spawn(old.close())
+            self.start()
+
+    async def _watch_start(self, link: Link) -> None:
+        """Start the engine and wait until its model is loaded."""
+        try:
+            await link.start()
+            while (facts := await link.status()).get("state") == "loading":
+                await asyncio.sleep(_POLL_SECONDS)
+        except HabitabError as exc:
+            facts = {"error": str(exc)}
+        if link is self._link:
+            self._engine_said(str(facts.get("error", "")))
+
+    async def _forget(self, link: Link, uri: str) -> None:
+        # An engine that is gone remembers nothing.
+        try:
+            await link.forget(uri)
+        except HabitabError:
+            return
+
+    def _engine_said(self, fault: str) -> None:
+        self._loading, self._fault = False, fault
+        self._publish()
+
+    def _publish(self) -> None:
+        """Tell the editor, if it was told something else before (nothing before the session began)."""
+        if self._started and self.status != self._told:
+            self._told = self.status
+            self._tell(self._told)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def our_section(values: object) -> object | None:
+    """Our part of what `workspace/didChangeConfiguration` carries; None if there is nothing for us.
+
+    Editors send it under `habitab` or alone, and some send other servers' sections only.
+    """
+    if not isinstance(values, dict):
+        return None
+    if "habitab" in values:
+        return values["habitab"]
+    return values if Settings.names() & values.keys() else None

@@ -210,6 +210,8 @@ class _Session:
             raise
         except TimeoutError as exc:
             self._channel.close()
+            # Now, not when its reader notices: the next request must not land in the closed channel.
+            self._end()
             raise EngineError(f"The engine did not answer within {REPLY_SECONDS:.0f} seconds.") from exc
         finally:
             self._waiting.pop(number, None)

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from conftest import TINY, write_tiny
+from habitab_engine.attention import BLOCK
 from habitab_engine.checkpoint import load_checkpoint
 from habitab_engine.errors import Cancelled
 from habitab_engine.export import export_hf
@@ -92,5 +93,5 @@ def test_the_exported_base_has_our_logits(kernels: Kernels, tolerance: float, ex
 
 def test_the_tiny_model_has_the_shape_it_claims(tiny_base: Path) -> None:
     model = Model(load_checkpoint(tiny_base), PLAIN)
-    assert model.new_cache(10).shape == (TINY["num_hidden_layers"], 10, 4, 16)
+    assert model.new_cache(130).shape == (TINY["num_hidden_layers"], 2, 4, 16 * BLOCK)
     assert spans(5, 2) == [(0, 2), (2, 4), (4, 5)] and spans(0, 2) == []

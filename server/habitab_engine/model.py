@@ -1,9 +1,8 @@
 """The base network (Llama and Qwen2 layouts) on a CPU: `prefill` for many tokens, `decode` for one.
 
 Shapes: T cached positions, M new tokens, H query heads, G key/value heads, D head width, V vocabulary.
-The KV cache of a document is one float32 tensor `[layers, capacity, 2G, D]`, keys before values. Keys are stored
-rotated (RoPE, arXiv 2104.09864), with the two halves of a head interleaved so that a rotation is one complex
-product; queries are permuted alike, which leaves every score as it is.
+Keys are stored rotated (RoPE, arXiv 2104.09864), with the two halves of a head interleaved so that a rotation is one
+complex product; queries are permuted alike, which leaves every score as it is. `attention.py` says where they stand.
 """
 
 from __future__ import annotations
@@ -15,10 +14,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from habitab_engine.attention import Addresses, new_cache, read, write
 from habitab_engine.checkpoint import Checkpoint, ModelConfig, RowInt8, quantise_rows
 from habitab_engine.errors import Cancelled
 from habitab_engine.kernels import Kernels, Linear, Weight
-from habitab_engine.step import Attention, Block, compiled_step, unit, vector
+from habitab_engine.step import Block, compiled_step, unit, vector
 
 MAX_POSITIONS = 2048
 
@@ -109,6 +109,8 @@ class Model:
         # What decoding one token has to read: every matrix once, in its stored form.
         self.bytes_per_token = self._head.bytes + sum(layer.bytes for layer in self._layers)
         self._cis = rotations(self.config, MAX_POSITIONS)
+        c = self.config
+        self._addresses = Addresses(c.heads, c.kv_heads, c.head_dim, MAX_POSITIONS)
         self._eps = self.config.width * self.config.rms_eps
 
     def _residual(self, x: Tensor) -> Tensor:
@@ -116,9 +118,8 @@ class Model:
         return torch.cat([x, torch.tensor([self._eps**0.5])])
 
     def new_cache(self, capacity: int) -> Tensor:
-        """An empty KV cache for `capacity` positions: `[layers, capacity, 2G, D]`."""
-        c = self.config
-        return torch.zeros(c.layers, capacity, 2 * c.kv_heads, c.head_dim)
+        """An empty KV cache for at least `capacity` positions."""
+        return new_cache(self.config.layers, self.config.kv_heads, self.config.head_dim, capacity)
 
     @torch.inference_mode()
     def prefill(self, tokens: list[int], cache: Tensor, position: int, cancelled: Callable[[], bool] = bool) -> Tensor:
@@ -148,16 +149,13 @@ class Model:
         rotated = (c.heads + c.kv_heads) * c.head_dim
         turning = torch.view_as_complex(qkv[:, :rotated].unflatten(1, (-1, c.head_dim // 2, 2)))
         turning.mul_(cis)
-        kv[position : position + m] = qkv[:, c.heads * c.head_dim :].view(m, -1, c.head_dim)
-        seen = kv[: position + m].transpose(0, 1)[None]
+        write(kv, position, *qkv[:, c.heads * c.head_dim :].view(m, 2, c.kv_heads, c.head_dim).unbind(1))
+        keys, values = read(kv, position + m, c.head_dim)
         group = c.heads // c.kv_heads
         # The queries of a group share their keys: as rows of one head they need no copy of the keys.
         query = qkv[:, : c.heads * c.head_dim].view(m, c.kv_heads, group, c.head_dim).permute(1, 2, 0, 3)
         out = functional.scaled_dot_product_attention(
-            query.reshape(1, c.kv_heads, group * m, c.head_dim),
-            seen[:, : c.kv_heads],
-            seen[:, c.kv_heads :],
-            attn_mask=mask,
+            query.reshape(1, c.kv_heads, group * m, c.head_dim), keys[None], values[None], attn_mask=mask
         )
         return out.view(c.heads, m, c.head_dim).transpose(0, 1).reshape(m, -1)
 
@@ -169,12 +167,8 @@ class Model:
     @torch.inference_mode()
     def decode(self, token: int, cache: Tensor, position: int) -> Tensor:
         """Write one token at `position` into `cache` and return the logits `[V]` of the next."""
-        c = self.config
-        slots = cache[:, position].view(c.layers, -1).unbind(0)
-        seen = cache[:, None, : position + 1].transpose(2, 3)
-        keys, values = seen[:, :, : c.kv_heads].unbind(0), seen[:, :, c.kv_heads :].unbind(0)
         residual = self._residual(self._embed[token] * self._embed_scale[token])
-        attention = Attention(list(keys), list(values), list(slots), self._cis[position], c.heads)
+        attention = self._addresses.of(cache, position, self._cis[position])
         return self._step(residual, self._blocks, self._head.packed, attention)
 
 

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from habitab_engine.attention import Attention, attend
+
 DECODE = ("bag", "int8pack", "float32")  # the kernels of `vector`, by number
 
 
@@ -61,32 +63,20 @@ class Block(NamedTuple):
     down: Packed
 
 
-class Attention(NamedTuple):
-    """One token's view of the KV cache, a tensor a layer: `keys` and `values` `[1, G, T, D]` with the new token's
-    place in them, which is `slots` `[2G·D]`; its rotations `[D/2]`; the number H of query heads."""
-
-    keys: list[Tensor]
-    values: list[Tensor]
-    slots: list[Tensor]
-    cis: Tensor
-    heads: int
-
-
 def decode_step(residual: Tensor, blocks: list[Block], head: Packed, attention: Attention) -> Tensor:
     """One token through the network: `residual` `[width + 1]`, as `unit` wants it, to logits `[V]`.
 
     The hot path: few, small, in-place operations, since at one token each costs as much as its dispatch.
     """
-    groups, size = attention.keys[0].size(1), attention.keys[0].size(3)
-    queries = attention.heads * size
+    groups, size = attention.keys[0].size(0), attention.keys[0].size(1)
     x = residual[:-1]
     for i, block in enumerate(blocks):
-        qkv = vector(block.qkv, unit(residual, block.qkv.bags))
-        torch.view_as_complex(qkv[: queries + groups * size].view(-1, size // 2, 2)).mul_(attention.cis)
-        attention.slots[i].copy_(qkv[queries:])
-        # The queries of a group share their keys: as rows of one head they need no mask and no copy.
-        query = qkv[:queries].view(1, groups, -1, size)
-        attended = functional.scaled_dot_product_attention(query, attention.keys[i], attention.values[i])
+        qkv = vector(block.qkv, unit(residual, block.qkv.bags)).view(-1, size)
+        rotated, values = qkv[:-groups], qkv[-groups:]
+        torch.view_as_complex(rotated.view(-1, size // 2, 2)).mul_(attention.cis)
+        attention.keys[i].copy_(rotated[-groups:])
+        attention.values[i].copy_(values)
+        attended = attend(rotated[:-groups], attention.memory[i], attention)
         wide = attended.view(1, -1).expand(block.output.bags, -1)
         x.addcmul_(product(block.output, wide), block.output.scale)
         gate, up = vector(block.gate_up, unit(residual, block.gate_up.bags)).chunk(2)

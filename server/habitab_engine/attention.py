@@ -1,0 +1,101 @@
+"""Where keys and values stand in a KV cache, and the attention of one token over them.
+
+At one token attention is two matrix-vector products a head: the scores `K q` and their mean of values `Vᵀ p`. Both
+are weighted sums of rows, of Kᵀ and of V, which is what torch's embedding bag computes, three times as fast as its
+attention kernels do at one query. So keys are stored transposed, in blocks of `BLOCK` positions.
+
+Shapes: T cached positions in B blocks, M new ones, H query heads, G key/value heads, D head width. The cache of a
+document is one float32 tensor `[layers, B, 2G, D · BLOCK]`: of each block first the keys of the G heads as
+`[D, BLOCK]`, then their values as `[BLOCK, D]`. TorchScript reads the annotations here, as in `step.py`.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+BLOCK = 128
+
+
+class Attention(NamedTuple):
+    """One token's view of a KV cache; `keys` and `values` `[G, D]` are its own places in each layer's `memory`.
+
+    The rows are those of a layer's memory read as `[…, BLOCK]` for keys, as `[…, D]` for values; `scale` is
+    `[B, 1]`, all 1/√D; `cis` the token's rotations `[D/2]`.
+    """
+
+    memory: list[Tensor]
+    keys: list[Tensor]
+    values: list[Tensor]
+    key_rows: Tensor
+    key_bags: Tensor
+    value_rows: Tensor
+    value_bags: Tensor
+    scale: Tensor
+    cis: Tensor
+
+
+def attend(query: Tensor, memory: Tensor, attention: Attention) -> Tensor:
+    """One token's attention over all cached positions: `query` `[H, D]` to `[H, D]` (arXiv 1706.03762, eq. 1)."""
+    heads, size = query.size(0), query.size(1)
+    positions = attention.value_rows.size(0) // heads
+    spread = (query.unsqueeze(1) * attention.scale).view(-1)  # once for each block
+    block = memory.size(2) // size
+    scores = torch.embedding_bag(
+        memory.view(-1, block), attention.key_rows, attention.key_bags, False, 0, False, spread
+    )[0]
+    weights = scores.view(heads, -1)[:, :positions].softmax(1).view(-1)
+    return torch.embedding_bag(
+        memory.view(-1, size), attention.value_rows, attention.value_bags, False, 0, False, weights
+    )[0]
+
+
+class Addresses:
+    """Which rows of a layer's memory each query head reads."""
+
+    def __init__(self, heads: int, kv_heads: int, size: int, positions: int) -> None:
+        self._heads, self._kv_heads, self._size = heads, kv_heads, size
+        group = torch.arange(heads) // (heads // kv_heads)
+        block = torch.arange(-(-positions // BLOCK)) * 2 * kv_heads
+        blocks = group[:, None] + block  # [H, B]
+        self._keys = (blocks[:, :, None] * size + torch.arange(size)).flatten(1).int()
+        self._values = ((blocks[:, :, None] + kv_heads) * BLOCK + torch.arange(BLOCK)).flatten(1).int()
+
+    def of(self, cache: Tensor, position: int, cis: Tensor) -> Attention:
+        """For a token at `position` with all those before it."""
+        blocks, groups, size = position // BLOCK + 1, self._kv_heads, self._size
+        here = cache[:, position // BLOCK]
+        at = position % BLOCK
+        return Attention(
+            list(cache.unbind(0)),
+            list(here[:, :groups].unflatten(2, (size, BLOCK))[..., at].unbind(0)),
+            list(here[:, groups:].unflatten(2, (BLOCK, size))[:, :, at].unbind(0)),
+            self._keys[:, : blocks * size].reshape(-1),
+            torch.arange(0, self._heads * blocks * size, size, dtype=torch.int32),
+            self._values[:, : position + 1].reshape(-1),
+            torch.arange(0, self._heads * (position + 1), position + 1, dtype=torch.int32),
+            torch.full((blocks, 1), size**-0.5),
+            cis,
+        )
+
+
+def new_cache(layers: int, kv_heads: int, size: int, capacity: int) -> Tensor:
+    """An empty KV cache for at least `capacity` positions."""
+    return torch.zeros(layers, -(-capacity // BLOCK), 2 * kv_heads, size * BLOCK)
+
+
+def write(layer: Tensor, position: int, keys: Tensor, values: Tensor) -> None:
+    """Put M tokens' keys and values, each `[M, G, D]`, at `position` of one layer `[B, 2G, D · BLOCK]`."""
+    groups, size = keys.shape[1:]
+    places = torch.arange(position, position + len(keys))
+    block, at = places // BLOCK, places % BLOCK
+    layer[:, :groups].unflatten(2, (size, BLOCK))[block, :, :, at] = keys
+    layer[:, groups:].unflatten(2, (BLOCK, size))[block, :, at] = values
+
+
+def read(layer: Tensor, positions: int, size: int) -> tuple[Tensor, Tensor]:
+    """The keys and values of the first T positions of one layer, each `[G, T, D]`."""
+    blocks, groups = -(-positions // BLOCK), layer.size(1) // 2
+    keys = layer[:blocks, :groups].unflatten(2, (size, BLOCK)).permute(1, 0, 3, 2)
+    values = layer[:blocks, groups:].unflatten(2, (BLOCK, size)).transpose(0, 1)
+    return keys.flatten(1, 2)[:, :positions], values.flatten(1, 2)[:, :positions]

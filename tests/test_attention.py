@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from habitab_engine.attention import BLOCK, Addresses, attend, new_cache, read, write
+from habitab_engine.attention import BLOCK, Addresses, attend, causal, new_cache, places, read, write
 
 HEADS, KV_HEADS, SIZE = 6, 2, 16
 
@@ -34,14 +34,25 @@ def test_writing_in_pieces_equals_writing_at_once() -> None:
     assert torch.equal(pieces, at_once)
 
 
-@pytest.mark.parametrize("positions", [1, BLOCK, BLOCK + 1, 3 * BLOCK])
-def test_one_token_attends_as_torch_says(positions: int) -> None:
+def test_a_tokens_places_are_where_it_is_written() -> None:
+    cache, keys, values = filled(BLOCK + 1)
+    for place, put in zip(places(cache, BLOCK, SIZE), (keys, values), strict=True):
+        assert torch.equal(place[0], put[-1])
+
+
+@pytest.mark.parametrize("m", [1, 2, 8])
+@pytest.mark.parametrize("positions", [8, BLOCK, BLOCK + 1, 3 * BLOCK])
+def test_a_few_tokens_attend_as_torch_says(positions: int, m: int) -> None:
     cache, keys, values = filled(positions)
     cache += cache.eq(0) * 7.0  # what stands behind the last position must not matter
-    query = torch.randn(HEADS, SIZE, generator=torch.Generator().manual_seed(0))
-    view = Addresses(HEADS, KV_HEADS, SIZE, 3 * BLOCK).of(cache, positions - 1, torch.empty(0))
-    assert torch.equal(view.keys[0], keys[-1]) and torch.equal(view.values[0], values[-1])
+    query = torch.randn(m, HEADS, SIZE, generator=torch.Generator().manual_seed(0))
+    view = Addresses(HEADS, KV_HEADS, SIZE, 3 * BLOCK).of(cache, positions - m, m)
     right = functional.scaled_dot_product_attention(
-        query[:, None], keys.transpose(0, 1), values.transpose(0, 1), enable_gqa=True
+        query.transpose(0, 1),
+        keys.transpose(0, 1),
+        values.transpose(0, 1),
+        attn_mask=causal(m, positions - m),
+        enable_gqa=True,
     )
-    torch.testing.assert_close(attend(query, cache[0], view), right[:, 0])
+    got = attend(query.flatten(0, 1), cache[0], view).view(m, HEADS, SIZE)
+    torch.testing.assert_close(got, right.transpose(0, 1))

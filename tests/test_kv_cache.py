@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 
 from habitab_engine.decode import prefill
 from habitab_engine.engine import Engine
-from habitab_engine.kernels import TOLERANCE
 from habitab_engine.kv_cache import KVCaches, Slot, common_prefix
 
 ids = st.lists(st.integers(0, 3), max_size=12)
@@ -60,7 +59,7 @@ def test_a_reused_cache_gives_the_logits_of_a_cold_run(base_engine: Engine) -> N
     assert reused == len(tokens) - 4
     expected, none = prefill(model, cold, tokens, go_on)
     assert none == 0 and warm.tokens == cold.tokens == tokens
-    assert (logits - expected).abs().max() <= TOLERANCE
+    assert (logits - expected).abs().max() <= model.kernels.tolerance
 
 
 def test_the_same_prompt_again_computes_nothing(base_engine: Engine) -> None:

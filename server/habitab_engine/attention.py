@@ -1,4 +1,4 @@
-"""Where keys and values stand in a KV cache, and the attention of one token over them.
+"""Where keys and values stand in a KV cache, and the attention of one token, or a few, over them.
 
 At one token attention is two matrix-vector products a head: the scores `K q` and their mean of values `Vᵀ p`. Both
 are weighted sums of rows, of Kᵀ and of V, which is what torch's embedding bag computes, three times as fast as its
@@ -18,25 +18,23 @@ BLOCK = 128
 
 
 class Attention(NamedTuple):
-    """One token's view of a KV cache; `keys` and `values` `[G, D]` are its own places in each layer's `memory`.
+    """The view that M tokens have of a KV cache, for each of their M · H heads.
 
     The rows are those of a layer's memory read as `[…, BLOCK]` for keys, as `[…, D]` for values; `scale` is
-    `[B, 1]`, all 1/√D; `cis` the token's rotations `[D/2]`.
+    `[B, 1]`, all 1/√D; `mask` `[M · H, T]` hides what comes later, and is empty for one token.
     """
 
     memory: list[Tensor]
-    keys: list[Tensor]
-    values: list[Tensor]
     key_rows: Tensor
     key_bags: Tensor
     value_rows: Tensor
     value_bags: Tensor
     scale: Tensor
-    cis: Tensor
+    mask: Tensor
 
 
 def attend(query: Tensor, memory: Tensor, attention: Attention) -> Tensor:
-    """One token's attention over all cached positions: `query` `[H, D]` to `[H, D]` (arXiv 1706.03762, eq. 1)."""
+    """Causal attention over all cached positions: `query` `[M · H, D]` to the same (arXiv 1706.03762, eq. 1)."""
     heads, size = query.size(0), query.size(1)
     positions = attention.value_rows.size(0) // heads
     spread = (query.unsqueeze(1) * attention.scale).view(-1)  # once for each block
@@ -44,9 +42,17 @@ def attend(query: Tensor, memory: Tensor, attention: Attention) -> Tensor:
     scores = torch.embedding_bag(
         memory.view(-1, block), attention.key_rows, attention.key_bags, False, 0, False, spread
     )[0]
-    weights = scores.view(heads, -1)[:, :positions].softmax(1).view(-1)
+    scores = scores.view(heads, -1)[:, :positions]
+    if attention.mask.numel() > 0:
+        scores = scores + attention.mask
     return torch.embedding_bag(
-        memory.view(-1, size), attention.value_rows, attention.value_bags, False, 0, False, weights
+        memory.view(-1, size),
+        attention.value_rows,
+        attention.value_bags,
+        False,
+        0,
+        False,
+        scores.softmax(1).view(-1),
     )[0]
 
 
@@ -61,22 +67,24 @@ class Addresses:
         self._keys = (blocks[:, :, None] * size + torch.arange(size)).flatten(1).int()
         self._values = ((blocks[:, :, None] + kv_heads) * BLOCK + torch.arange(BLOCK)).flatten(1).int()
 
-    def of(self, cache: Tensor, position: int, cis: Tensor) -> Attention:
-        """For a token at `position` with all those before it."""
-        blocks, groups, size = position // BLOCK + 1, self._kv_heads, self._size
-        here = cache[:, position // BLOCK]
-        at = position % BLOCK
+    def of(self, cache: Tensor, position: int, m: int) -> Attention:
+        """For M tokens from `position` on, with all those before them."""
+        positions, size, heads = position + m, self._size, m * self._heads
+        blocks = -(-positions // BLOCK)
         return Attention(
             list(cache.unbind(0)),
-            list(here[:, :groups].unflatten(2, (size, BLOCK))[..., at].unbind(0)),
-            list(here[:, groups:].unflatten(2, (BLOCK, size))[:, :, at].unbind(0)),
-            self._keys[:, : blocks * size].reshape(-1),
-            torch.arange(0, self._heads * blocks * size, size, dtype=torch.int32),
-            self._values[:, : position + 1].reshape(-1),
-            torch.arange(0, self._heads * (position + 1), position + 1, dtype=torch.int32),
+            self._keys[:, : blocks * size].repeat(m, 1).view(-1),
+            torch.arange(0, heads * blocks * size, size, dtype=torch.int32),
+            self._values[:, :positions].repeat(m, 1).view(-1),
+            torch.arange(0, heads * positions, positions, dtype=torch.int32),
             torch.full((blocks, 1), size**-0.5),
-            cis,
+            causal(m, position).repeat_interleave(self._heads, 0) if m > 1 else torch.empty(0),
         )
+
+
+def causal(m: int, position: int) -> Tensor:
+    """Additive mask `[M, position + M]`: a new token sees the cached ones and the new ones up to itself."""
+    return torch.full((m, position + m), float("-inf")).triu_(position + 1)
 
 
 def new_cache(layers: int, kv_heads: int, size: int, capacity: int) -> Tensor:
@@ -84,13 +92,22 @@ def new_cache(layers: int, kv_heads: int, size: int, capacity: int) -> Tensor:
     return torch.zeros(layers, -(-capacity // BLOCK), 2 * kv_heads, size * BLOCK)
 
 
+def places(cache: Tensor, position: int, size: int) -> tuple[list[Tensor], list[Tensor]]:
+    """Where one token's keys and values go: for each layer a view `[G, D]` of each."""
+    here, at, groups = cache[:, position // BLOCK], position % BLOCK, cache.size(2) // 2
+    keys = here[:, :groups].unflatten(2, (size, BLOCK))[..., at]
+    values = here[:, groups:].unflatten(2, (BLOCK, size))[:, :, at]
+    return list(keys.unbind(0)), list(values.unbind(0))
+
+
 def write(layer: Tensor, position: int, keys: Tensor, values: Tensor) -> None:
     """Put M tokens' keys and values, each `[M, G, D]`, at `position` of one layer `[B, 2G, D · BLOCK]`."""
-    groups, size = keys.shape[1:]
-    places = torch.arange(position, position + len(keys))
-    block, at = places // BLOCK, places % BLOCK
-    layer[:, :groups].unflatten(2, (size, BLOCK))[block, :, :, at] = keys
-    layer[:, groups:].unflatten(2, (BLOCK, size))[block, :, at] = values
+    groups, size = keys.size(1), keys.size(2)
+    length = layer.size(2) // size  # TorchScript knows no constant of a module
+    positions = torch.arange(position, position + keys.size(0))
+    block, at = positions // length, positions % length
+    layer[:, :groups].unflatten(2, [size, length])[block, :, :, at] = keys
+    layer[:, groups:].unflatten(2, [length, size])[block, :, at] = values
 
 
 def read(layer: Tensor, positions: int, size: int) -> tuple[Tensor, Tensor]:

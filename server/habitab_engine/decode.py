@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from habitab_engine.errors import Cancelled
+from habitab_engine.few import FEW
 from habitab_engine.kv_cache import Slot
 from habitab_engine.model import Model, spans
 from habitab_engine.stopping import Stop
@@ -21,6 +22,7 @@ from habitab_engine.tokenizer import Tokenizer
 
 CHUNK = 128
 Flag = Callable[[], bool]
+Draft = Callable[[list[int]], list[int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,10 +101,45 @@ def decode_one_token(model: Model, slot: Slot, token: int) -> Tensor:
     return logits
 
 
+class Lookahead:
+    """The logits after each token; of what `draft` foresees they are computed in one pass, before it is asked.
+
+    `draft` gets the tokens so far and returns what may well come next, or nothing. The logits are those that
+    decoding one by one gives, within the tolerance of the kernels. What a pass wrote behind a token that was then
+    not taken, the next pass overwrites.
+    """
+
+    def __init__(self, model: Model, slot: Slot, draft: Draft | None) -> None:
+        self._model, self._slot, self._draft = model, slot, draft
+        self._known: list[tuple[int, Tensor]] = []
+
+    def after(self, token: int) -> Tensor:
+        """Append `token`; return the logits `[V]` of the next."""
+        if self._known and self._known[0][0] == token:
+            self._slot.tokens.append(token)
+            return self._known.pop(0)[1]
+        drafted = self._draft([*self._slot.tokens, token])[: FEW - 1] if self._draft else []
+        if not drafted:
+            self._known = []
+            return decode_one_token(self._model, self._slot, token)
+        logits = self._model.verify([token, *drafted], self._slot.cache, len(self._slot.tokens))
+        self._slot.tokens.append(token)
+        self._known = list(zip(drafted, logits[1:], strict=True))
+        return logits[0]
+
+
 @torch.inference_mode()
-def generate(model: Model, slot: Slot, tokenizer: Tokenizer, logits: Tensor, task: Task, cancelled: Flag) -> Generated:
+def generate(
+    model: Model,
+    slot: Slot,
+    tokenizer: Tokenizer,
+    logits: Tensor,
+    task: Task,
+    cancelled: Flag,
+    draft: Draft | None = None,
+) -> Generated:
     """Decode until a stop rule holds. `logits` `[V]` are those after the prompt. Raises Cancelled."""
-    out = Generated()
+    out, ahead = Generated(), Lookahead(model, slot, draft)
     wanted, written = task.healed + task.must_start, b""
     while not out.stop:
         if cancelled():
@@ -117,7 +154,7 @@ def generate(model: Model, slot: Slot, tokenizer: Tokenizer, logits: Tensor, tas
         out.text = written[len(task.healed) :].decode("utf-8", errors="ignore")
         _after(task, out)
         if not out.stop:
-            logits = decode_one_token(model, slot, token)
+            logits = ahead.after(token)
     return out
 
 

@@ -9,7 +9,7 @@ decode   bag       FBGEMM's int8 embedding bag: a matrix-vector product is a wei
                    that kernel streams rows with prefetching, in float32, on both cores
          int8pack  torch's int8 weight-only product (bfloat16 activations)
          float32   plain
-prefill  int8      activations as two int8 planes, x ≈ s·(256·hi + lo): two integer products, about 15 bits
+prefill  int8      FBGEMM's packed product, with activations as two int8 planes, x ≈ s·(hi + lo / 254), about 15 bits
          bf16      integer weights, which bfloat16 holds exactly; for CPUs with bfloat16 matrix units
          float32   plain
 """
@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import functools
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -25,18 +26,18 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from habitab_engine.few import Few, rows
 from habitab_engine.step import DECODE, Packed, vector
 
 # Largest differences of a logit, which span about 40, from the plain path: of bag and int8, and of what is in bfloat16.
 TOLERANCE, BF16_TOLERANCE = 0.05, 0.5
 PREFILL = ("int8", "bf16", "float32")
 
-_PLANE, _HALF_PLANE = 256, 128  # one step of the high plane, and what rounds to the nearest
-_PLANE_MOST = 127.0 * _PLANE  # the largest magnitude the two planes hold
-_ZERO = 128  # the bag kernel's weights are unsigned: stored as value + 128
+_ZERO = 128  # FBGEMM's bytes are unsigned: value + 128
 _BAG_WIDTH, _MOST_BAGS = 288, 256  # of the widths of a row that were tried, up to this one are the fastest
 _NONE = torch.empty(0)
-_TURNS, _SLACK = 9, 1.5  # timings of each kernel in the probe; how much slower a smaller one may be
+_TURNS = 9  # timings of each kernel in the probe
+_PREFILL_SLACK, _DECODE_SLACK = 2.0, 1.2  # how much slower a kernel may be that takes less memory
 _Probe = Callable[[], float]
 
 
@@ -65,18 +66,25 @@ class Kernels:
     prefill: str
     decode: str
 
+    @property
+    def tolerance(self) -> float:
+        """The largest difference of a logit between a reused KV cache and a cold run."""
+        return BF16_TOLERANCE if self.prefill == "bf16" or self.decode == "int8pack" else TOLERANCE
+
 
 class Linear:
     """A weight packed for the chosen kernels; `bytes` is the weight's own size.
 
-    `rows(x: [M, K]) -> [M, N]` for prefill; `packed` goes to `vector` for decode. Both are float32.
+    `rows(x: [M, K]) -> [M, N]` for prefill; `packed` goes to `vector` for decode. Both are float32. `few` is there
+    for the int8 kernel only.
     """
 
     def __init__(self, weight: Weight, kernels: Kernels) -> None:
         self.bytes = weight.values.nbytes + weight.scale.nbytes
         if kernels.prefill == kernels.decode == "float32":  # one copy of the large matrix serves both
             weight = Weight(weight.dequantised(), torch.ones_like(weight.scale), None, weight.bias)
-        self.rows: Callable[[Tensor], Tensor] = _PREFILL[kernels.prefill](weight)
+        self.few = _pack_few(weight) if kernels.prefill == "int8" else None
+        self.rows = functools.partial(rows, self.few) if self.few else _PREFILL[kernels.prefill](weight)
         self.packed = _PACK[kernels.decode](weight)
 
 
@@ -97,20 +105,18 @@ def _bf16_rows(weight: Weight) -> Callable[[Tensor], Tensor]:
 
 
 def _int8_rows(weight: Weight) -> Callable[[Tensor], Tensor]:
-    transposed, scale, gain, bias = weight.values.t(), weight.scale, weight.gain, weight.bias
+    return functools.partial(rows, _pack_few(weight))
 
-    def rows(x: Tensor) -> Tensor:
-        x = x if gain is None else x * gain
-        step = x.abs().amax(1, keepdim=True).clamp_(min=1e-30).div_(_PLANE_MOST)
-        whole = x.div(step).round_().to(torch.int16)
-        high = whole.add(_HALF_PLANE).bitwise_right_shift_(8)
-        low = whole.sub_(high, alpha=_PLANE)
-        # Two products, not one of both planes: torch's kernel is a third slower at 256 rows than twice at 128.
-        y = torch._int_mm(low.to(torch.int8), transposed).float()
-        y.add_(torch._int_mm(high.to(torch.int8), transposed), alpha=_PLANE).mul_(step).mul_(scale)
-        return y if bias is None else y.add_(bias)
 
-    return rows
+def _pack_few(weight: Weight) -> Few:
+    """For FBGEMM. Raises RuntimeError or AttributeError where torch is built without it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # these types go in some later torch; the probe would notice
+        none = torch.zeros(len(weight.scale), dtype=torch.int64)
+        whole = torch._make_per_channel_quantized_tensor(weight.values, weight.scale.double(), none, 0)
+        packed = torch.ops.quantized.linear_prepack(whole, None)
+    gain = _NONE if weight.gain is None else weight.gain
+    return Few(packed, gain, _NONE if weight.bias is None else weight.bias)
 
 
 def _pack(
@@ -156,8 +162,8 @@ def choose(wanted: str = "auto") -> Kernels:
     if wanted == "float32":
         return Kernels("float32", "float32")
     weight = _probe_weight()
-    prefill = wanted if wanted in PREFILL else _fastest(_prefill_probes(weight))
-    decode = _fastest(_decode_probes(weight))
+    prefill = wanted if wanted in PREFILL else _fastest(_prefill_probes(weight), _PREFILL_SLACK)
+    decode = _fastest(_decode_probes(weight), _DECODE_SLACK)
     return Kernels(prefill, decode)
 
 
@@ -168,8 +174,8 @@ def _probe_weight() -> Weight:
     return Weight(values, torch.full((3072,), 1e-3))
 
 
-def _fastest(probes: dict[str, _Probe]) -> str:
-    """The first name whose run is within `_SLACK` of the shortest: the first in order take the least memory.
+def _fastest(probes: dict[str, _Probe], slack: float) -> str:
+    """The first name whose run is within `slack` of the shortest: the first in order take the least memory.
 
     The runs take turns, as machines have moments.
     """
@@ -177,7 +183,7 @@ def _fastest(probes: dict[str, _Probe]) -> str:
     for _ in range(_TURNS):
         for name, probe in probes.items():
             seconds[name] = min(seconds[name], probe())
-    return next(name for name, taken in seconds.items() if taken <= _SLACK * min(seconds.values()))
+    return next(name for name, taken in seconds.items() if taken <= slack * min(seconds.values()))
 
 
 def _prefill_probes(weight: Weight) -> dict[str, _Probe]:

@@ -14,11 +14,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from habitab_engine.attention import Addresses, new_cache, read, write
+from habitab_engine.attention import Addresses, causal, new_cache, places, read, write
 from habitab_engine.checkpoint import Checkpoint, ModelConfig, RowInt8, quantise_rows
 from habitab_engine.errors import Cancelled
+from habitab_engine.few import FEW, FewBlock, few_tokens, normed
 from habitab_engine.kernels import Kernels, Linear, Weight
-from habitab_engine.step import Block, compiled_step, unit, vector
+from habitab_engine.step import Block, Token, compiled, decode_step, unit, vector
 
 MAX_POSITIONS = 2048
 
@@ -105,7 +106,9 @@ class Model:
         self._head = read.linear([head], read.plain("model.norm.weight"))
         self._layers = [_Layer(read, i) for i in range(self.config.layers)]
         self._blocks = [Block(b.qkv.packed, b.output.packed, b.gate_up.packed, b.down.packed) for b in self._layers]
-        self._step = compiled_step()
+        few = [[x.few for x in (b.qkv, b.output, b.gate_up, b.down) if x.few] for b in self._layers]
+        self._few_blocks = [FewBlock(*layers) for layers in few if layers]
+        self._step, self._few = compiled(decode_step), compiled(few_tokens)
         # What decoding one token has to read: every matrix once, in its stored form.
         self.bytes_per_token = self._head.bytes + sum(layer.bytes for layer in self._layers)
         self._cis = rotations(self.config, MAX_POSITIONS)
@@ -127,36 +130,37 @@ class Model:
 
         Raises Cancelled, before the caller has counted any of them, when `cancelled()` turns true.
         """
-        ids = torch.tensor(tokens)
+        ids, m = torch.tensor(tokens), len(tokens)
         x = self._embed[ids].float() * self._embed_scale[ids, None]
-        cis = self._cis[position : position + len(tokens), None]
-        mask = _causal(len(tokens), position).repeat(self.config.heads // self.config.kv_heads, 1)
+        cis = self._cis[position : position + m, None]
+        if m <= FEW and self._few_blocks:
+            attention = self._addresses.of(cache, position, m)
+            return self._few(x, self._few_blocks, cis, position, self.config.kv_heads, self._eps, attention)
+        mask = causal(m, position).repeat(self.config.heads // self.config.kv_heads, 1)
         for layer, kv in zip(self._layers, cache, strict=True):
             if cancelled():
                 raise Cancelled("A newer keystroke made the request pointless.")
-            x += layer.output.rows(self._attend(layer.qkv.rows(self._normed(x)), kv, position, cis, mask))
-            gate, up = layer.gate_up.rows(self._normed(x)).chunk(2, 1)
+            query = self._turned(layer.qkv.rows(normed(x, self._eps)), kv, position, cis)
+            x += layer.output.rows(self._attend(query, kv, position, mask))
+            gate, up = layer.gate_up.rows(normed(x, self._eps)).chunk(2, 1)
             x += layer.down.rows(functional.silu(gate).mul_(up))
         return x
 
-    def _normed(self, x: Tensor) -> Tensor:
-        """RMSNorm without its gain and √width, which the next layer's weights hold (arXiv 1910.07467, eq. 4)."""
-        return x * x.square().sum(1, keepdim=True).add_(self._eps).rsqrt_()
+    def _turned(self, qkv: Tensor, kv: Tensor, position: int, cis: Tensor) -> Tensor:
+        """Rotate queries and keys and put M tokens' keys and values into the cache; the queries `[M, H, D]`."""
+        c = self.config
+        heads = qkv.unflatten(1, (-1, c.head_dim))
+        torch.view_as_complex(heads[:, : c.heads + c.kv_heads].unflatten(2, (-1, 2))).mul_(cis)
+        write(kv, position, *heads[:, c.heads :].unflatten(1, (2, c.kv_heads)).unbind(1))
+        return heads[:, : c.heads]
 
-    def _attend(self, qkv: Tensor, kv: Tensor, position: int, cis: Tensor, mask: Tensor) -> Tensor:
+    def _attend(self, query: Tensor, kv: Tensor, position: int, mask: Tensor) -> Tensor:
         """Causal grouped-query attention of M new tokens over all cached ones: `[M, H·D]`."""
-        c, m = self.config, len(qkv)
-        rotated = (c.heads + c.kv_heads) * c.head_dim
-        turning = torch.view_as_complex(qkv[:, :rotated].unflatten(1, (-1, c.head_dim // 2, 2)))
-        turning.mul_(cis)
-        write(kv, position, *qkv[:, c.heads * c.head_dim :].view(m, 2, c.kv_heads, c.head_dim).unbind(1))
+        c, m = self.config, len(query)
         keys, values = read(kv, position + m, c.head_dim)
-        group = c.heads // c.kv_heads
         # The queries of a group share their keys: as rows of one head they need no copy of the keys.
-        query = qkv[:, : c.heads * c.head_dim].view(m, c.kv_heads, group, c.head_dim).permute(1, 2, 0, 3)
-        out = functional.scaled_dot_product_attention(
-            query.reshape(1, c.kv_heads, group * m, c.head_dim), keys[None], values[None], attn_mask=mask
-        )
+        grouped = query.unflatten(1, (c.kv_heads, -1)).permute(1, 2, 0, 3).flatten(1, 2)
+        out = functional.scaled_dot_product_attention(grouped[None], keys[None], values[None], attn_mask=mask)
         return out.view(c.heads, m, c.head_dim).transpose(0, 1).reshape(m, -1)
 
     @torch.inference_mode()
@@ -165,16 +169,16 @@ class Model:
         return vector(self._head.packed, unit(self._residual(hidden), self._head.packed.bags))
 
     @torch.inference_mode()
+    def verify(self, tokens: list[int], cache: Tensor, position: int) -> Tensor:
+        """Write M tokens at `position` and return the logits `[M, V]` after each."""
+        return self._head.rows(normed(self.prefill(tokens, cache, position), self._eps))
+
+    @torch.inference_mode()
     def decode(self, token: int, cache: Tensor, position: int) -> Tensor:
         """Write one token at `position` into `cache` and return the logits `[V]` of the next."""
         residual = self._residual(self._embed[token] * self._embed_scale[token])
-        attention = self._addresses.of(cache, position, self._cis[position])
-        return self._step(residual, self._blocks, self._head.packed, attention)
-
-
-def _causal(m: int, position: int) -> Tensor:
-    """Additive mask `[M, position + M]`: a new token sees the cached ones and the new ones up to itself."""
-    return torch.full((m, position + m), float("-inf")).triu_(position + 1)
+        here = Token(self._cis[position], *places(cache, position, self.config.head_dim))
+        return self._step(residual, self._blocks, self._head.packed, here, self._addresses.of(cache, position, 1))
 
 
 def spans(total: int, size: int) -> list[tuple[int, int]]:

@@ -7,7 +7,7 @@ their evaluation.
 
 import warnings
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -63,19 +63,27 @@ class Block(NamedTuple):
     down: Packed
 
 
-def decode_step(residual: Tensor, blocks: list[Block], head: Packed, attention: Attention) -> Tensor:
+class Token(NamedTuple):
+    """One token's rotations `[D/2]`, and its places in the KV cache, a view `[G, D]` a layer."""
+
+    cis: Tensor
+    keys: list[Tensor]
+    values: list[Tensor]
+
+
+def decode_step(residual: Tensor, blocks: list[Block], head: Packed, token: Token, attention: Attention) -> Tensor:
     """One token through the network: `residual` `[width + 1]`, as `unit` wants it, to logits `[V]`.
 
     The hot path: few, small, in-place operations, since at one token each costs as much as its dispatch.
     """
-    groups, size = attention.keys[0].size(0), attention.keys[0].size(1)
+    groups, size = token.keys[0].size(0), token.keys[0].size(1)
     x = residual[:-1]
     for i, block in enumerate(blocks):
         qkv = vector(block.qkv, unit(residual, block.qkv.bags)).view(-1, size)
         rotated, values = qkv[:-groups], qkv[-groups:]
-        torch.view_as_complex(rotated.view(-1, size // 2, 2)).mul_(attention.cis)
-        attention.keys[i].copy_(rotated[-groups:])
-        attention.values[i].copy_(values)
+        torch.view_as_complex(rotated.view(-1, size // 2, 2)).mul_(token.cis)
+        token.keys[i].copy_(rotated[-groups:])
+        token.values[i].copy_(values)
         attended = attend(rotated[:-groups], attention.memory[i], attention)
         wide = attended.view(1, -1).expand(block.output.bags, -1)
         x.addcmul_(product(block.output, wide), block.output.scale)
@@ -92,12 +100,15 @@ def unit(residual: Tensor, bags: int) -> Tensor:
     return residual[:-1].expand(bags, -1) * residual.dot(residual).rsqrt_()
 
 
-def compiled_step() -> Callable[..., Tensor]:
-    """`decode_step` without Python between its operations, where this torch still has TorchScript."""
+Function = TypeVar("Function", bound=Callable[..., Tensor])
+
+
+def compiled(function: Function) -> Function:
+    """`function` without Python between its operations, where this torch still has TorchScript."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         try:
-            compiled: Callable[..., Tensor] = torch.jit.script(decode_step)
+            script: Function = torch.jit.script(function)
         except (RuntimeError, AttributeError):
-            return decode_step
-    return compiled
+            return function
+    return script

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+# Where snippets come from: other open documents, regions edited lately, what the file imports, what resembles it.
+SOURCES = ("open", "edits", "imports", "similar")
+
 
 @dataclass(frozen=True, slots=True)
 class Snippet:
@@ -23,6 +26,9 @@ class CompletionRequest:
     `must_start` is text that every suggestion has to begin with (the editor's selected menu item).
     `multiline` forbids (False) or asks for (True) several lines; None leaves it to the place and the model.
     `budget_ms` bounds the time for decoding; what is a whole line by then is kept.
+    `root` is the workspace folder that holds the document, `file` its place on disk ("" where there is none).
+    `sources` are the `SOURCES` of snippets to ask; with `snippets` given none is. `memory` lets what the workspace's
+    text says mix with what the model says.
     """
 
     document: str
@@ -38,6 +44,10 @@ class CompletionRequest:
     budget_ms: float = 2000.0
     max_tokens: int = 0
     snippets: tuple[Snippet, ...] = ()
+    root: str = ""
+    file: str = ""
+    sources: tuple[str, ...] = SOURCES
+    memory: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,49 +11,12 @@ import pytest_asyncio
 
 from habitab_engine.config import Settings
 from habitab_engine.errors import EngineError
-from habitab_engine.types import Completion, CompletionRequest, Suggestion
 from habitab_server.completer import GRACE_S, Ask, Completer, Offer
 from habitab_server.documents import Document, Place, after
 from habitab_server.scope import Scope
+from links import SetLink
 
 HEAD = "def total(values):\n    result = 0\n"
-
-
-class SetLink:
-    """Answers with what the test says, after the time the test says, and records what happened to it."""
-
-    def __init__(self) -> None:
-        self.texts: list[str] = ["sum(values)"]
-        self.logprob = 0.0
-        self.seconds = 0.0
-        self.asked: list[CompletionRequest] = []
-        self.cancelled = 0
-        self.answered = 0
-        self.error: Exception | None = None
-        self.forgotten: list[str] = []
-
-    async def complete(self, request: CompletionRequest) -> Completion:
-        self.asked.append(request)
-        try:
-            await asyncio.sleep(self.seconds)
-        except asyncio.CancelledError:
-            self.cancelled += 1
-            raise
-        if self.error:
-            raise self.error
-        self.answered += 1
-        found = tuple(Suggestion(text, (self.logprob,), "line") for text in self.texts[: request.count])
-        return Completion(found, "", 1.0, 10, 5, 3)
-
-    async def start(self) -> None: ...
-
-    async def forget(self, document: str) -> None:
-        self.forgotten.append(document)
-
-    async def status(self) -> dict[str, Any]:
-        return {"state": "ready"}
-
-    async def close(self) -> None: ...
 
 
 class Typist:

@@ -13,54 +13,17 @@ import pytest
 import pytest_asyncio
 
 from habitab_engine.config import EngineSettings
-from habitab_engine.errors import EngineError, ServeError
-from habitab_engine.types import Completion, CompletionRequest, Suggestion
+from habitab_engine.errors import ServeError
 from habitab_server import stdio
 from habitab_server.front import our_section
 from habitab_server.lsp import HabitabServer, _session
+from links import SetLink
 
 URI = "untitled:one"
 TEXT = "def total(values):\n    result = 0\n    return "
 INVOKED, AUTOMATIC = 1, 2
 INLINE = "textDocument/inlineCompletion"
 Message = dict[str, Any]
-
-
-class SetLink:
-    """An engine that answers what the test says."""
-
-    def __init__(self, settings: EngineSettings) -> None:
-        self.settings = settings
-        self.texts = ["sum(values)"]
-        self.seconds = 0.0
-        self.asked: list[CompletionRequest] = []
-        self.forgotten: list[str] = []
-        self.cancelled = 0
-        self.closed = False
-        self.fault = ""
-
-    async def start(self) -> None:
-        if self.fault:
-            raise EngineError(self.fault)
-
-    async def complete(self, request: CompletionRequest) -> Completion:
-        self.asked.append(request)
-        try:
-            await asyncio.sleep(self.seconds)
-        except asyncio.CancelledError:
-            self.cancelled += 1
-            raise
-        found = tuple(Suggestion(text, (0.0,), "line") for text in self.texts[: request.count])
-        return Completion(found, "", 1.0, 10, 5, 3)
-
-    async def forget(self, document: str) -> None:
-        self.forgotten.append(document)
-
-    async def status(self) -> dict[str, Any]:
-        return {"state": "ready"}
-
-    async def close(self) -> None:
-        self.closed = True
 
 
 class Client:

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from habitab_engine import ipc, worker
 from habitab_engine.config import EngineSettings, thread_count
 from habitab_engine.errors import Cancelled, MissingBaseError
 from habitab_engine.home import Home, engine_key
-from habitab_engine.types import Completion, CompletionRequest, Suggestion
+from habitab_engine.types import Completion, CompletionRequest, Folder, OpenText, Suggestion
 
 
 class SlowEngine:
@@ -27,6 +28,7 @@ class SlowEngine:
 
     def __init__(self) -> None:
         self.log: list[str] = []
+        self.told: list[Folder | OpenText] = []
         self.release = threading.Event()
         self.began = threading.Event()
 
@@ -37,6 +39,12 @@ class SlowEngine:
     def prefill(self, request: CompletionRequest, stop: threading.Event) -> int:
         self._work("prefill", request, stop)
         return 7
+
+    def open_folder(self, folder: Folder) -> None:
+        self.told.append(folder)
+
+    def observe(self, text: OpenText) -> None:
+        self.told.append(text)
 
     def forget(self, document: str) -> None:
         self.log.append(f"forget {document}")
@@ -255,6 +263,27 @@ def test_forgetting_a_document_stops_its_work_and_reaches_the_engine(start: Star
     assert front.kind(front.send("forget", document="closed")) == "result"
     assert front.kind(old) == "Cancelled"
     assert running.engine.log[-1] == "forget closed"
+
+
+def test_folders_and_documents_reach_the_engine(start: Start) -> None:
+    running = start()
+    front = running.front()
+    folder, text = Folder("/w", ("*.sql",)), OpenText("file:///w/a.py", "x = 1\n", "/w/a.py", "/w")
+    assert front.kind(front.send("open", folder=asdict(folder))) == "result"
+    assert front.kind(front.send("observe", text=asdict(text))) == "result"
+    assert running.engine.told == [folder, text]
+
+
+def test_of_two_looks_at_a_document_the_newer_one_counts(start: Start) -> None:
+    running = start()
+    front = running.front()
+    busy = front.ask("complete", request("wait"))
+    assert running.engine.began.wait(5)
+    older, newer = (front.send("observe", text=asdict(OpenText("d", text))) for text in ("old", "new"))
+    assert front.kind(older) == "Cancelled"
+    running.engine.release.set()
+    assert front.kind(busy) == front.kind(newer) == "result"
+    assert running.engine.told == [OpenText("d", "new")]
 
 
 def test_bad_frames_and_operations_get_an_error_and_the_connection_lives(start: Start) -> None:

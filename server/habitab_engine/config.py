@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import Field, dataclass, field, fields, replace
 from typing import Any, TypeVar
 
+from habitab_engine.types import SOURCES
+
 KERNELS = ("auto", "int8", "bf16", "float32")
 MULTILINE = ("auto", "always", "never")
 
@@ -127,9 +129,21 @@ class Settings:
     # File patterns that are private besides the built-in ones.
     private_globs: tuple[str, ...] = _option((), _globs)
     respect_gitignore: bool = _option(True, _switch)
+    # Where the model may look besides the document itself (`types.SOURCES`), and whether the workspace's text
+    # mixes with what it says.
+    context_open: bool = _option(True, _switch)
+    context_edits: bool = _option(True, _switch)
+    context_imports: bool = _option(True, _switch)
+    context_similar: bool = _option(True, _switch)
+    memory: bool = _option(True, _switch)
     # A suggestion is shown automatically from this estimated probability of acceptance on.
     show_threshold: float = _option(0.25, _number(0, 1))
     privacy_fault: str = ""
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The sources of snippets that are on."""
+        return tuple(source for source in SOURCES if getattr(self, f"context_{source}"))
 
     @classmethod
     def names(cls) -> frozenset[str]:

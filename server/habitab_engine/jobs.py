@@ -8,13 +8,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from habitab_engine import ipc
-from habitab_engine.types import CompletionRequest
+from habitab_engine.types import CompletionRequest, Folder, OpenText
 
-_PRIORITY = {"forget": 0, "status": 0, "complete": 1, "prefill": 2}
+_PRIORITY = {"forget": 0, "status": 0, "complete": 1, "prefill": 2, "open": 3, "observe": 4}
 _SUPERSEDES = {
     "complete": ("complete", "prefill"),
     "prefill": ("prefill",),
-    "forget": ("complete", "prefill"),
+    "forget": ("complete", "prefill", "observe"),
+    "open": ("open",),
+    "observe": ("observe",),
 }
 
 
@@ -33,13 +35,13 @@ class Client:
 
 @dataclass(eq=False, slots=True)
 class Job:
-    """One request for the model's thread; only complete and prefill have a `request`."""
+    """One request for the model's thread, with what its operation takes; `document` is what it is about."""
 
     client: Client
     number: object
     op: str
     document: str = ""
-    request: CompletionRequest | None = None
+    request: CompletionRequest | Folder | OpenText | None = None
     stop: threading.Event = field(default_factory=threading.Event)
     turn: int = field(default_factory=itertools.count().__next__)
 

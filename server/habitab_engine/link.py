@@ -12,12 +12,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from multiprocessing import connection as mp
 from typing import Any, TypeVar
 
-from habitab_engine import ipc
+from habitab_engine import __version__, ipc
 from habitab_engine.config import EngineSettings
-from habitab_engine.errors import BaseModelError, EngineError
-from habitab_engine.home import Home, version
+from habitab_engine.errors import BaseModelError, Cancelled, EngineError
+from habitab_engine.home import Home
 from habitab_engine.starter import Starter
-from habitab_engine.types import Completion, CompletionRequest
+from habitab_engine.types import Completion, CompletionRequest, Folder, OpenText
 
 T = TypeVar("T")
 
@@ -46,6 +46,8 @@ class EngineLink:
         self._session: _Session | None = None
         self._opening: asyncio.Task[_Session] | None = None
         self._may_replace = True
+        # Called at each new connection: that engine knows neither folders nor documents.
+        self.on_connected: Callable[[], None] = lambda: None
 
     async def complete(self, request: CompletionRequest) -> Completion:
         """Ask for suggestions. Cancelling the awaiting task stops the engine within a token.
@@ -59,11 +61,17 @@ class EngineLink:
         """Warm the KV cache for `request`; the number of prompt tokens taken. Raises as `complete` does."""
         return int(await self._ask("prefill", request=dataclasses.asdict(request)))
 
+    async def open_folder(self, folder: Folder) -> None:
+        """Have a workspace folder indexed in the background; starts no engine."""
+        await self._tell("open", folder=dataclasses.asdict(folder))
+
+    async def observe(self, text: OpenText) -> None:
+        """Tell how a document looks now; starts no engine."""
+        await self._tell("observe", text=dataclasses.asdict(text))
+
     async def forget(self, document: str) -> None:
-        """Drop the KV-cache slot of a document that was closed or renamed; starts no engine."""
-        with contextlib.suppress(_LostError):
-            if self._session is not None:
-                await self._session.request("forget", document=document)
+        """Drop what the engine keeps of a document that was closed or renamed; starts no engine."""
+        await self._tell("forget", document=document)
 
     async def status(self) -> dict[str, Any]:
         """Facts of the engine, at least `state` (`stopped`, `loading`, `ready`, `failed`) and maybe `error`.
@@ -108,6 +116,12 @@ class EngineLink:
         finally:
             await session.close()
 
+    async def _tell(self, op: str, **fields: Any) -> None:
+        """What only matters to an engine that runs; one that ends, or got news meanwhile, need not know."""
+        with contextlib.suppress(_LostError, Cancelled):
+            if self._session is not None:
+                await self._session.request(op, **fields)
+
     async def _ask(self, op: str, **fields: Any) -> Any:
         try:
             return await self._ask_once(op, fields)
@@ -146,6 +160,7 @@ class EngineLink:
             try:
                 if await self._suits(session):
                     self._session = session
+                    self.on_connected()
                     return session
                 await session.shut_engine_down()
             finally:
@@ -160,7 +175,7 @@ class EngineLink:
         """
         facts = await session.request("hello")
         self._starter.settle(facts.get("pid"))
-        suits = facts.get("version") == version() or not self._may_replace
+        suits = facts.get("version") == __version__ or not self._may_replace
         self._may_replace = suits and self._may_replace
         return suits
 

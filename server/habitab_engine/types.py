@@ -51,6 +51,25 @@ class CompletionRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class Folder:
+    """A workspace folder, and what in it is private besides the built-in rules."""
+
+    root: str
+    private_globs: tuple[str, ...] = ()
+    respect_gitignore: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class OpenText:
+    """A document as an editor has it; `file` and `root` as in `CompletionRequest`."""
+
+    document: str
+    text: str
+    file: str = ""
+    root: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Suggestion:
     """One text to insert at the cursor; `logprobs` has one natural logarithm a token kept (also the healed ones)."""
 

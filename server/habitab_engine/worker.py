@@ -25,12 +25,12 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol
 
-from habitab_engine import ipc
+from habitab_engine import __version__, ipc
 from habitab_engine.config import EngineSettings, thread_count
 from habitab_engine.errors import Cancelled, EngineError, HabitabError, InputError
-from habitab_engine.home import Home, engine_key, open_log, open_private, version
+from habitab_engine.home import Home, engine_key, open_log, open_private
 from habitab_engine.jobs import Client, Job, Jobs
-from habitab_engine.types import Completion, CompletionRequest
+from habitab_engine.types import Completion, CompletionRequest, Folder, OpenText
 
 # Seconds between two looks at the clock and the socket file.
 TICK = 2.0
@@ -47,6 +47,8 @@ class Serving(Protocol):
 
     def complete(self, request: CompletionRequest, stop: threading.Event) -> Completion: ...
     def prefill(self, request: CompletionRequest, stop: threading.Event) -> int: ...
+    def open_folder(self, folder: Folder) -> None: ...
+    def observe(self, text: OpenText) -> None: ...
     def forget(self, document: str) -> None: ...
     def status(self) -> dict[str, Any]: ...
 
@@ -73,7 +75,7 @@ class Server:
         self._load = load
         self._idle_seconds = idle_seconds
         self._log = log or logging.getLogger("habitab.engine")
-        self._facts = {"version": served_version or version(), "pid": os.getpid(), "base": base}
+        self._facts = {"version": served_version or __version__, "pid": os.getpid(), "base": base}
         self._listener = ipc.Listener(address)
         self._jobs = Jobs()
         self._clients: set[Client] = set()
@@ -174,7 +176,7 @@ class Server:
                 self._over.set()
             case "status" if self._state != "ready":
                 client.reply(number, self._status({}))
-            case "complete" | "prefill" | "forget" | "status":
+            case "complete" | "prefill" | "open" | "observe" | "forget" | "status":
                 self._submit(_job(client, number, op, message))
             case _:
                 raise InputError(f"The engine knows no operation {op!r}.")
@@ -223,8 +225,15 @@ class Server:
         if job.op == "forget":
             engine.forget(job.document)
             return None
-        if job.request is None:
-            return self._status(engine.status())
+        match job.request:
+            case Folder():
+                engine.open_folder(job.request)
+                return None
+            case OpenText():
+                engine.observe(job.request)
+                return None
+            case None:
+                return self._status(engine.status())
         if job.stop.is_set():
             raise Cancelled("A newer request took its place.")
         if job.op == "prefill":
@@ -247,6 +256,12 @@ def _job(client: Client, number: object, op: str, message: ipc.Message) -> Job:
         return Job(client, number, op)
     if op == "forget":
         return Job(client, number, op, document=str(message.get("document", "")))
+    if op == "open":
+        folder = ipc.rebuild(Folder, message.get("folder"))
+        return Job(client, number, op, folder.root, folder)
+    if op == "observe":
+        text = ipc.rebuild(OpenText, message.get("text"))
+        return Job(client, number, op, text.document, text)
     request = ipc.rebuild(CompletionRequest, message.get("request"))
     return Job(client, number, op, request.document, request)
 

@@ -13,7 +13,7 @@ from uuid import uuid4
 from habitab_engine import gate
 from habitab_engine.config import Settings
 from habitab_engine.errors import Cancelled, HabitabError
-from habitab_engine.types import Completion, CompletionRequest
+from habitab_engine.types import Completion, CompletionRequest, Folder, OpenText
 from habitab_server.debounce import Debounce
 from habitab_server.documents import Document, Place, Snapshot, after
 from habitab_server.scope import Scope
@@ -31,9 +31,15 @@ _MULTILINE = {"auto": None, "always": True, "never": False}
 class Link(Protocol):
     """The engine as the front sees it; `complete` raises a HabitabError, cancelling it frees the engine."""
 
+    on_connected: Callable[[], None]
+
     async def start(self) -> None: ...
 
     async def complete(self, request: CompletionRequest) -> Completion: ...
+
+    async def open_folder(self, folder: Folder) -> None: ...
+
+    async def observe(self, text: OpenText) -> None: ...
 
     async def forget(self, document: str) -> None: ...
 
@@ -320,6 +326,10 @@ class Completer:
             after_accept=ask.after_accept or desk.accepted_at == snapshot.cursor,
             budget_ms=settings.budget_ms,
             max_tokens=settings.max_tokens,
+            root=self._scope.root_of(ask.document.uri),
+            file=self._scope.file_of(ask.document.uri),
+            sources=settings.sources,
+            memory=settings.memory,
         )
 
     def _texts(self, ask: Ask, completion: Completion) -> list[str]:

@@ -135,6 +135,11 @@ class Document:
         """One line without its end."""
         return self._lines[number]
 
+    def text(self, limit: int) -> str:
+        """The whole text, or "" if it has more than `limit` characters."""
+        whole = "" if sum(map(len, self._lines)) > limit else "\n".join(self._lines)
+        return whole if len(whole) <= limit else ""
+
     def contains(self, place: Place) -> bool:
         return 0 <= place.line < len(self._lines) and 0 <= place.column <= len(self._lines[place.line])
 
@@ -247,6 +252,9 @@ class Documents:
 
     def close(self, uri: str) -> None:
         self._open.pop(_key(uri), None)
+
+    def __iter__(self) -> Iterator[Document]:
+        return iter(list(self._open.values()))
 
     def under(self, uri: str) -> list[Document]:
         """The document `uri` and, if it is a folder, every open document in it."""

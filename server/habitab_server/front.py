@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from habitab_engine.config import EngineSettings, Settings
 from habitab_engine.errors import HabitabError
 from habitab_server.completer import Completer, Link
-from habitab_server.documents import Documents
+from habitab_server.documents import Document, Documents
+from habitab_server.observer import Observer
 from habitab_server.scope import Scope
 
 _POLL_SECONDS = 0.2
@@ -39,7 +40,8 @@ class Front:
         self.settings = Settings()
         self._make_link = make_link
         self._tell, self._warn = tell, warn
-        self._link = make_link(self.settings.engine)
+        self._observer = Observer(self.documents, self.scope, self._spawn)
+        self._link = self._new_link()
         self.completer = Completer(self._link, self.scope, self._engine_said)
         self._told: Status | None = None
         self._fault = ""
@@ -67,6 +69,7 @@ class Front:
         self.settings, messages = Settings.from_json(values)
         self.scope.set_private(self.settings.private_globs, self.settings.respect_gitignore)
         self.completer.configure(self.settings)
+        self._observer.configure(self.settings)
         if self.settings.engine != old.engine:
             self._replace_engine()
         for message in messages:
@@ -85,6 +88,19 @@ class Front:
             self.completer.stop()
         self._publish()
 
+    def set_folders(self, uris: Iterable[str]) -> None:
+        """The workspace folders are these now."""
+        self.scope.set_folders(uris)
+        self._observer.introduce()
+
+    def open_document(self, document: Document) -> None:
+        self.documents.open(document)
+        self._observer.changed(document)
+
+    def changed(self, document: Document) -> None:
+        """The person edited it."""
+        self._observer.changed(document)
+
     def close_document(self, uri: str) -> None:
         self.documents.close(uri)
         self.forget(uri)
@@ -92,6 +108,7 @@ class Front:
     def forget(self, uri: str) -> None:
         """Drop what was computed for a document, in the engine too."""
         self.scope.forget(uri)
+        self._observer.forget(uri)
         self.completer.forget(uri)
         self._spawn(self._forget(self._link, uri))
 
@@ -104,19 +121,26 @@ class Front:
     async def close(self) -> None:
         """Stop every engine call and leave the engine to other windows."""
         self.completer.stop()
+        self._observer.close()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._link.close()
 
     def _replace_engine(self) -> None:
-        old, self._link = self._link, self._make_link(self.settings.engine)
+        old, self._link = self._link, self._new_link()
         self.completer.stop()
         self.completer.link = self._link
         self._loading, self._fault = True, ""
         if self._started:
             self._spawn(old.close())
             self.start()
+
+    def _new_link(self) -> Link:
+        link = self._make_link(self.settings.engine)
+        link.on_connected = self._observer.introduce
+        self._observer.link = link
+        return link
 
     async def _watch_start(self, link: Link) -> None:
         """Start the engine and wait until its model is loaded."""

@@ -18,9 +18,10 @@ from pygls.exceptions import JsonRpcInvalidParams
 from pygls.io_ import run_async
 from pygls.lsp.server import LanguageServer
 
+from habitab_engine import __version__
 from habitab_engine.config import EngineSettings
 from habitab_engine.errors import PositionError
-from habitab_engine.home import Home, version
+from habitab_engine.home import Home
 from habitab_engine.link import EngineLink
 from habitab_server import stdio, wire
 from habitab_server.completer import Ask, Link, Offer
@@ -42,7 +43,7 @@ class HabitabServer(LanguageServer):
     """One editor's server: turns LSP into calls of `Front` and back."""
 
     def __init__(self, make_link: Callable[[EngineSettings], Link], token: str = "") -> None:
-        super().__init__("habitab", version(), protocol_cls=wire.Protocol)
+        super().__init__("habitab", __version__, protocol_cls=wire.Protocol)
         self.ready = False
         self.exit_code = 0
         # Set when this session is over: exit, a refused token, a dead parent, an output nobody reads.
@@ -72,19 +73,20 @@ class HabitabServer(LanguageServer):
 
     def set_folders(self) -> None:
         workspace = self.workspace
-        self.front.scope.set_folders([*workspace.folders] or [uri for uri in [workspace.root_uri] if uri])
+        self.front.set_folders([*workspace.folders] or [uri for uri in [workspace.root_uri] if uri])
 
     def did_open(self, params: lsp.DidOpenTextDocumentParams) -> None:
         item = params.text_document
         encoding = str(getattr(self.workspace.position_encoding, "value", self.workspace.position_encoding))
         document = Document(item.uri, str(item.language_id), item.version, item.text, encoding)
-        self.front.documents.open(document)
+        self.front.open_document(document)
 
     def did_change(self, params: lsp.DidChangeTextDocumentParams) -> None:
         document = self._document(params.text_document.uri)
         for change in params.content_changes:
             span = getattr(change, "range", None)
             document.change(params.text_document.version, change.text, _span(span) if span else None)
+        self.front.changed(document)
 
     def did_close(self, params: lsp.DidCloseTextDocumentParams) -> None:
         self.front.close_document(params.text_document.uri)

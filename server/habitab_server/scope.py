@@ -10,6 +10,7 @@ from urllib.parse import unquote, urlsplit
 from pygls.uris import to_fs_path
 
 from habitab_engine import privacy
+from habitab_engine.types import Folder
 
 # A verdict is kept so long: it costs nothing a keystroke, and a new .gitignore counts soon.
 _VERDICT_SECONDS = 30.0
@@ -39,10 +40,23 @@ class Scope:
         path = path_of_uri(uri)
         if path is None:
             return unquote(urlsplit(uri).path).rpartition("/")[2]
-        roots = [root for root in self._roots if path.is_relative_to(root)]
-        if not roots:
-            return path.name
-        return path.relative_to(max(roots, key=lambda root: len(root.parts))).as_posix()
+        root = self.root_of(uri)
+        return path.relative_to(root).as_posix() if root else path.name
+
+    @property
+    def folders(self) -> list[Folder]:
+        """The workspace folders as the engine is told of them."""
+        return [Folder(str(root), self._globs, self._respect_gitignore) for root in self._roots]
+
+    def root_of(self, uri: str) -> str:
+        """The innermost workspace folder that holds the document, or ""."""
+        path = path_of_uri(uri)
+        roots = [root for root in self._roots if path is not None and path.is_relative_to(root)]
+        return str(max(roots, key=lambda root: len(root.parts), default=""))
+
+    def file_of(self, uri: str) -> str:
+        """The document's place on disk, or ""."""
+        return str(path_of_uri(uri) or "")
 
     def why_private(self, uri: str) -> str:
         """Why the document's text may not be used, or "". Whatever goes wrong here makes it private."""

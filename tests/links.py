@@ -1,0 +1,64 @@
+"""A link to an engine of the tests' own, for whatever talks to an engine."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from habitab_engine.config import EngineSettings
+from habitab_engine.errors import EngineError
+from habitab_engine.types import Completion, CompletionRequest, Folder, OpenText, Suggestion
+
+
+class SetLink:
+    """Answers with what the test says, after the time the test says, and records what happened to it."""
+
+    def __init__(self, settings: EngineSettings | None = None) -> None:
+        self.settings = settings or EngineSettings()
+        self.texts: list[str] = ["sum(values)"]
+        self.logprob = 0.0
+        self.seconds = 0.0
+        self.error: Exception | None = None  # what a request meets
+        self.fault = ""  # what a start, or news, meets
+        self.asked: list[CompletionRequest] = []
+        self.folders: list[Folder] = []
+        self.observed: list[OpenText] = []
+        self.forgotten: list[str] = []
+        self.cancelled = self.answered = 0
+        self.closed = False
+        self.on_connected: Callable[[], None] = lambda: None
+
+    async def start(self) -> None:
+        if self.fault:
+            raise EngineError(self.fault)
+
+    async def complete(self, request: CompletionRequest) -> Completion:
+        self.asked.append(request)
+        try:
+            await asyncio.sleep(self.seconds)
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        if self.error:
+            raise self.error
+        self.answered += 1
+        found = tuple(Suggestion(text, (self.logprob,), "line") for text in self.texts[: request.count])
+        return Completion(found, "", 1.0, 10, 5, 3)
+
+    async def open_folder(self, folder: Folder) -> None:
+        self.folders.append(folder)
+        if self.fault:
+            raise EngineError(self.fault)
+
+    async def observe(self, text: OpenText) -> None:
+        self.observed.append(text)
+
+    async def forget(self, document: str) -> None:
+        self.forgotten.append(document)
+
+    async def status(self) -> dict[str, Any]:
+        return {"state": "ready"}
+
+    async def close(self) -> None:
+        self.closed = True

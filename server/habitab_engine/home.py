@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import hashlib
 import os
 import re
@@ -24,14 +23,6 @@ LOG_BYTES = 256 * 1024
 # AF_UNIX paths may have 104 bytes on macOS and 108 on Linux, the closing NUL included.
 LONGEST_ADDRESS = 99
 _USER = re.compile(r"[\w@+-][\w.@+-]{0,63}")
-
-
-@functools.cache
-def version() -> str:
-    """The installed version of habitab (read late: the package index costs tens of milliseconds)."""
-    from importlib.metadata import version as installed
-
-    return installed("habitab")
 
 
 @dataclass(frozen=True, slots=True)

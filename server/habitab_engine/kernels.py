@@ -161,10 +161,14 @@ def choose(wanted: str = "auto") -> Kernels:
     """
     if wanted == "float32":
         return Kernels("float32", "float32")
-    weight = _probe_weight()
-    prefill = wanted if wanted in PREFILL else _fastest(_prefill_probes(weight), _PREFILL_SLACK)
-    decode = _fastest(_decode_probes(weight), _DECODE_SLACK)
-    return Kernels(prefill, decode)
+    weight, threads = _probe_weight(), torch.get_num_threads()
+    # One thread: on a busy machine two wait for each other, and the kernel that has one only would seem the fastest.
+    torch.set_num_threads(1)
+    try:
+        prefill = wanted if wanted in PREFILL else _fastest(_prefill_probes(weight), _PREFILL_SLACK)
+        return Kernels(prefill, _fastest(_decode_probes(weight), _DECODE_SLACK))
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _probe_weight() -> Weight:

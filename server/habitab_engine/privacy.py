@@ -51,17 +51,22 @@ class _BrokenRuleError(Exception):
 
 
 def why_private(
-    path: Path, roots: Sequence[Path], extra_globs: Sequence[str] = (), respect_gitignore: bool = True
+    path: Path,
+    roots: Sequence[Path],
+    extra_globs: Sequence[str] = (),
+    respect_gitignore: bool = True,
+    is_folder: bool = False,
 ) -> str | None:
     """The reason not to read `path`, or None. A link is private if either its name or its target is.
 
     `roots` are the workspace folders; `extra_globs` are the person's own patterns in .gitignore's language. Without
-    `respect_gitignore` what git ignores is read; secrets never are.
+    `respect_gitignore` what git ignores is read; secrets never are. Of a folder (`is_folder`) the reason holds for
+    everything in it.
     """
     tops = [_absolute(root) for root in roots]
     try:
         for candidate in dict.fromkeys((_absolute(path), path.resolve())):
-            if reason := _why_private(candidate, tops, tuple(extra_globs), respect_gitignore):
+            if reason := _why_private(candidate, tops, tuple(extra_globs), respect_gitignore, is_folder):
                 return reason
     except _BrokenRuleError as broken:
         return str(broken)
@@ -71,16 +76,17 @@ def why_private(
 
 
 def _why_private(
-    path: Path, roots: Sequence[Path], extra_globs: tuple[str, ...], respect_gitignore: bool
+    path: Path, roots: Sequence[Path], extra_globs: tuple[str, ...], respect_gitignore: bool, is_folder: bool
 ) -> str | None:
-    if any(fnmatchcase(path.name.lower(), glob) for glob in SECRET_GLOBS):
+    if not is_folder and any(fnmatchcase(path.name.lower(), glob) for glob in SECRET_GLOBS):
         return "its name is that of a secret"
-    if folder := next((part for part in path.parts[:-1] if part.lower() in SECRET_FOLDERS), None):
+    folders = path.parts if is_folder else path.parts[:-1]
+    if folder := next((part for part in folders if part.lower() in SECRET_FOLDERS), None):
         return f"it lies in {folder}"
     top = _top(path, roots)
-    if _person_rules(extra_globs).match_file(path.relative_to(top).as_posix()):
+    if _person_rules(extra_globs).match_file(path.relative_to(top).as_posix() + "/" * is_folder):
         return "the privacy setting excludes it"
-    return "git ignores it" if respect_gitignore and _git_ignores(path, top) else None
+    return "git ignores it" if respect_gitignore and _git_ignores(path, top, is_folder) else None
 
 
 def _absolute(path: Path) -> Path:
@@ -112,14 +118,14 @@ def _is_pattern(glob: str) -> bool:
         return False
 
 
-def _git_ignores(path: Path, top: Path) -> bool:
+def _git_ignores(path: Path, top: Path, ends_in_folder: bool) -> bool:
     """Whether `path` or a folder between it and `top` is ignored, by the rules from `top` down."""
     rules: list[tuple[Path, GitIgnoreSpec]] = []
     parts = path.relative_to(top).parts
     for depth in range(len(parts)):
         folder = top.joinpath(*parts[:depth])
         rules += [(folder, spec) for spec in _rules_of(folder)]
-        is_folder = depth < len(parts) - 1
+        is_folder = ends_in_folder or depth < len(parts) - 1
         if _ignored(folder / parts[depth], is_folder, rules):
             return True
     return False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import pytest
@@ -14,8 +15,9 @@ from hypothesis import strategies as st
 from habitab_engine.decode import CHUNK, Generated, Sampling, Task, generate, prefill
 from habitab_engine.engine import Engine
 from habitab_engine.errors import Cancelled
-from habitab_engine.kernels import TOLERANCE
 from habitab_engine.kv_cache import Slot
+from habitab_engine.memory import Memory
+from habitab_engine.recall import Recall
 from habitab_engine.stopping import Stop
 
 CODE = "def area(width, height):\n    return width *"
@@ -39,10 +41,10 @@ def task(engine: Engine, **fields: object) -> Task:
     return replace(plain, **fields)
 
 
-def run(engine: Engine, wanted: Task, cancelled=go_on, text: str = CODE, draft=None) -> Generated:
+def run(engine: Engine, wanted: Task, cancelled=go_on, text: str = CODE) -> Generated:
     slot = Slot(engine.model.new_cache(512))
     logits, _ = prefill(engine.model, slot, engine.tokenizer.encode(text), go_on)
-    return generate(engine.model, slot, engine.tokenizer, logits, wanted, cancelled, draft)
+    return generate(engine.model, slot, engine.tokenizer, logits, wanted, cancelled)
 
 
 @settings(max_examples=25, deadline=None)
@@ -134,6 +136,14 @@ def test_greedy_decoding_repeats_itself_and_sampling_follows_its_seed(tiny_engin
     assert drawn[0] == drawn[1] != drawn[2]
 
 
+class Drafts(Recall):
+    """A memory that only drafts, and what the test says."""
+
+    def __init__(self, draft: Callable[[Sequence[int]], list[int]]) -> None:
+        super().__init__(Memory(lambda text: [], 100), None)
+        self.draft = draft  # type: ignore[method-assign]
+
+
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.lists(st.integers(0, 2), max_size=10), min_size=1, max_size=8), st.integers(1, 30))
 def test_drafts_never_change_the_text(tiny_engine: Engine, wrongs: list[list[int]], most: int) -> None:
@@ -141,13 +151,13 @@ def test_drafts_never_change_the_text(tiny_engine: Engine, wrongs: list[list[int
     plain = run(tiny_engine, task(tiny_engine, most_tokens=most))
     begin, turns = len(tiny_engine.tokenizer.encode(CODE)), iter(wrongs * most)
 
-    def draft(tokens: list[int]) -> list[int]:
+    def draft(tokens: Sequence[int]) -> list[int]:
         true = plain.ids[len(tokens) - begin :]
         return [token if right else 5 for token, right in zip(true, next(turns), strict=False)]
 
-    drafted = run(tiny_engine, task(tiny_engine, most_tokens=most), draft=draft)
+    drafted = run(tiny_engine, task(tiny_engine, most_tokens=most, recall=lambda: Drafts(draft)))
     assert drafted.ids == plain.ids and drafted.text == plain.text
-    assert drafted.logprobs == pytest.approx(plain.logprobs, abs=TOLERANCE)
+    assert drafted.logprobs == pytest.approx(plain.logprobs, abs=tiny_engine.model.kernels.tolerance)
 
 
 def test_true_drafts_save_passes(tiny_engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,5 +165,6 @@ def test_true_drafts_save_passes(tiny_engine: Engine, monkeypatch: pytest.Monkey
     begin, passes = len(tiny_engine.tokenizer.encode(CODE)), []
     verify = tiny_engine.model.verify
     monkeypatch.setattr(tiny_engine.model, "verify", lambda *a: passes.append(1) or verify(*a))
-    drafted = run(tiny_engine, task(tiny_engine, most_tokens=24), draft=lambda t: plain.ids[len(t) - begin :])
+    ahead = lambda: Drafts(lambda tokens: plain.ids[len(tokens) - begin :])  # noqa: E731
+    drafted = run(tiny_engine, task(tiny_engine, most_tokens=24, recall=ahead))
     assert drafted.ids == plain.ids and len(passes) == 3

@@ -17,6 +17,7 @@ from habitab_engine.errors import Cancelled
 from habitab_engine.few import FEW
 from habitab_engine.kv_cache import Slot
 from habitab_engine.model import Model, spans
+from habitab_engine.recall import Recall
 from habitab_engine.stopping import Stop
 from habitab_engine.tokenizer import Tokenizer
 
@@ -50,7 +51,7 @@ class Task:
 
     `stop_at` judges what was generated so far; `stops` are token ids; the additive masks `[V]` are -∞ where a token
     must not come (`first_mask` until there is text); a token below `least_logprob` at the start of a word ends the
-    text; `deadline` is a time of `time.perf_counter`.
+    text; `deadline` is a time of `time.perf_counter`; `recall` makes what mixes the memory in and drafts.
     """
 
     healed: bytes
@@ -63,6 +64,7 @@ class Task:
     deadline: float
     least_logprob: float = -math.inf
     sampling: Sampling = Sampling()
+    recall: Callable[[], Recall] | None = None
 
 
 def prefill(model: Model, slot: Slot, tokens: Sequence[int], cancelled: Flag) -> tuple[Tensor, int]:
@@ -129,28 +131,26 @@ class Lookahead:
 
 
 @torch.inference_mode()
-def generate(
-    model: Model,
-    slot: Slot,
-    tokenizer: Tokenizer,
-    logits: Tensor,
-    task: Task,
-    cancelled: Flag,
-    draft: Draft | None = None,
-) -> Generated:
+def generate(model: Model, slot: Slot, tokenizer: Tokenizer, logits: Tensor, task: Task, cancelled: Flag) -> Generated:
     """Decode until a stop rule holds. `logits` `[V]` are those after the prompt. Raises Cancelled."""
-    out, ahead = Generated(), Lookahead(model, slot, draft)
+    out, recall = Generated(), task.recall() if task.recall else None
+    ahead = Lookahead(model, slot, recall.draft if recall else None)
     wanted, written = task.healed + task.must_start, b""
     while not out.stop:
         if cancelled():
             raise Cancelled("A newer keystroke made the request pointless.")
-        token, logprob = _pick(logits, tokenizer, task, wanted[len(written) :], bool(out.text))
+        allowed = tokenizer.agreeing(wanted[len(written) :]) if len(written) < len(wanted) else None
+        scores = _allowed(logits, allowed, task.mask if out.text else task.first_mask)
+        token, logprob = _pick(scores, slot.tokens, allowed, recall, task.sampling)
+        logprob += float(scores.logsumexp(0) - logits.logsumexp(0))
         out.stop = _before(token, logprob, tokenizer, task, out, len(written) < len(wanted))
         if out.stop:
             break
         written += tokenizer.pieces[token]
         out.ids.append(token)
         out.logprobs.append(logprob)
+        if recall:
+            recall.wrote(token)
         out.text = written[len(task.healed) :].decode("utf-8", errors="ignore")
         _after(task, out)
         if not out.stop:
@@ -186,14 +186,23 @@ def _whole_lines(text: str) -> str:
     return text[: text.rfind("\n") + 1].removesuffix("\n")
 
 
-def _pick(logits: Tensor, tokenizer: Tokenizer, task: Task, wanted: bytes, begun: bool) -> tuple[int, float]:
-    """A token id and its log-probability under the model as it is, without masks."""
-    if wanted:
-        ids = torch.tensor(tokenizer.agreeing(wanted))
-        token = int(ids[_choose(logits[ids], task.sampling)])
-    else:
-        token = _choose(logits + (task.mask if begun else task.first_mask), task.sampling)
-    return token, float(logits[token] - logits.logsumexp(0))
+def _allowed(logits: Tensor, allowed: list[int] | None, mask: Tensor) -> Tensor:
+    """The logits with -∞ for all but the `allowed` tokens, or for those that `mask` forbids."""
+    if allowed is None:
+        return logits + mask
+    ids = torch.tensor(allowed)
+    return torch.full_like(logits, -math.inf).index_copy_(0, ids, logits[ids])
+
+
+def _pick(
+    scores: Tensor, context: list[int], allowed: list[int] | None, recall: Recall | None, sampling: Sampling
+) -> tuple[int, float]:
+    """A token id and its log-probability among those that may come."""
+    logprobs = scores.log_softmax(0)
+    if recall:
+        logprobs = recall.mixed(logprobs, context, allowed)
+    token = _choose(logprobs, sampling)
+    return token, float(logprobs[token])
 
 
 def _choose(logits: Tensor, sampling: Sampling) -> int:

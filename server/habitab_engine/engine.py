@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 import threading
 import time
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -32,12 +33,15 @@ from habitab_engine.decode import (
 from habitab_engine.families import detect
 from habitab_engine.kernels import choose
 from habitab_engine.kv_cache import KVCaches, Slot
+from habitab_engine.memory import Memory
 from habitab_engine.model import Model
 from habitab_engine.prompt import Budget, Prompt, build
+from habitab_engine.recall import Feed, Recall, recall_at
 from habitab_engine.stopping import Stop, first_stop
 from habitab_engine.surroundings import Surroundings
 from habitab_engine.tokenizer import Tokenizer
-from habitab_engine.types import Completion, CompletionRequest, Suggestion
+from habitab_engine.types import Completion, CompletionRequest, Folder, OpenText, Suggestion
+from habitab_engine.workspaces import Workspaces
 
 SLOTS = 3
 WARM_UP_TOKENS = 3
@@ -49,6 +53,7 @@ SURE = 0.85  # mean probability of a line's tokens from which on the next line i
 # Shares of the time budget after which no further line is begun: a person who asked for none should not wait for it.
 LINES_WANTED, LINES_POSSIBLE = 0.075, 0.025
 TEMPERATURE, WARMER = 0.8, 0.1  # of the first alternative, and more for each try
+MOST_PAUSE = 1.0  # seconds that the index of a workspace waits for a completion
 TRIES = 4  # samples drawn for each alternative asked for, as some are alike
 
 
@@ -70,6 +75,13 @@ class Engine:
         self.first_mask = _mask(checkpoint.config.vocab, silent | self._stops)
         self._totals: Counter[str] = Counter()
         self._caches = KVCaches(lambda: self.model.new_cache(self.budget.total + ROOM), SLOTS)
+        self._typed_in = ""
+        self._idle = threading.Event()
+        self._idle.set()
+        self._memory = Memory(self.tokenizer.encode, checkpoint.config.vocab, self._give_way)
+        self._feed = Feed(self._memory)
+        self._workspaces = Workspaces(self._give_way, self._feed.add, self._feed.remove)
+        self._workspaces.open("")  # for documents of no folder
         self._warm_up()
 
     @classmethod
@@ -79,13 +91,19 @@ class Engine:
 
     def complete(self, request: CompletionRequest, stop: threading.Event) -> Completion:
         """The suggestions for one cursor, best first. Raises Cancelled once `stop` is set."""
+        with self._at_work():
+            return self._complete(request, stop)
+
+    def _complete(self, request: CompletionRequest, stop: threading.Event) -> Completion:
         began = time.perf_counter()
         slot = self.slot(request.document)
-        prompt = self._prompt(request, slot)
+        prompt = self.prompt(request, slot)
         logits, reused = prefill(self.model, slot, prompt.tokens, stop.is_set)
         wanted = gate.wants_multiline(request) if request.multiline is None else request.multiline
         around = Surroundings.of(request, wanted is not False)
         task = self._task(request, prompt, around, wanted)
+        if request.memory:
+            task = replace(task, recall=self._recall(request, prompt))
         runs = self._runs(request.count, slot, prompt, logits, task, stop.is_set)
         kept, tokens, reason = self._cleaned(runs, request, prompt, around)
         self._totals.update(completions=1, prompt_tokens=len(prompt.tokens), reused_tokens=reused, tokens=tokens)
@@ -100,14 +118,52 @@ class Engine:
 
     def prefill(self, request: CompletionRequest, stop: threading.Event) -> int:
         """Warm the document's KV cache; return the number of tokens it had to compute. Raises Cancelled."""
-        slot = self.slot(request.document)
-        prompt = self._prompt(request, slot)
-        _, reused = prefill(self.model, slot, prompt.tokens, stop.is_set)
-        return len(prompt.tokens) - reused
+        with self._at_work():
+            slot = self.slot(request.document)
+            prompt = self.prompt(request, slot)
+            _, reused = prefill(self.model, slot, prompt.tokens, stop.is_set)
+            return len(prompt.tokens) - reused
+
+    @contextlib.contextmanager
+    def _at_work(self) -> Iterator[None]:
+        """The index of the workspace waits meanwhile."""
+        self._idle.clear()
+        try:
+            yield
+        finally:
+            self._idle.set()
 
     def forget(self, document: str) -> None:
         """Drop what is kept of a document that was closed, renamed or deleted."""
         self._caches.forget(document)
+        self._workspaces.forget(document)
+        self._memory.forget(document)
+
+    def open_folder(self, folder: Folder) -> None:
+        """Have a workspace folder indexed in the background; again, with other rules for what is private."""
+        self._workspaces.open(folder.root, folder.private_globs, folder.respect_gitignore)
+
+    def observe(self, text: OpenText) -> None:
+        """An open document looks like this now."""
+        self._workspaces.observe(text.document, text.file, text.text, text.root)
+        if text.document != self._typed_in:  # that one's text comes with each request
+            self._memory.update(text.document, text.text, None, text.file)
+
+    def refresh(self, root: str, paths: Iterable[Path]) -> None:
+        """Files of a folder have changed; whoever knows need not wait for the watching."""
+        if (workspace := self._workspaces.workspace(root)) is not None:
+            workspace.refresh(paths)
+
+    def settle(self, timeout: float) -> bool:
+        """Wait until everything known is indexed; False if that takes longer than `timeout` seconds."""
+        settled = self._workspaces.settle(timeout)
+        self._feed.settle()
+        return settled
+
+    def close(self) -> None:
+        """End the threads that look after folders and memory."""
+        self._workspaces.close()
+        self._feed.close()
 
     def status(self) -> dict[str, Any]:
         """What the engine is, uses and has done since it started; sizes in bytes."""
@@ -134,8 +190,16 @@ class Engine:
         """The KV-cache slot of a document."""
         return self._caches.slot(document)
 
-    def _prompt(self, request: CompletionRequest, slot: Slot) -> Prompt:
-        prompt = build(request, self.tokenizer, self.template, self.budget, slot.layout)
+    def prompt(self, request: CompletionRequest, slot: Slot) -> Prompt:
+        """The prompt of `request`. Its snippets stay while the layout does: they stand first, and others would throw
+        the KV cache away."""
+        given = bool(request.snippets)
+        asked = request if given else replace(request, snippets=slot.snippets)
+        prompt = build(asked, self.tokenizer, self.template, self.budget, slot.layout)
+        if not given and (prompt.layout != slot.layout or request.sources != slot.sources):
+            slot.snippets, slot.sources = self._workspaces.snippets(request), request.sources
+            asked = replace(request, snippets=slot.snippets)
+            prompt = build(asked, self.tokenizer, self.template, self.budget, prompt.layout)
         slot.layout = prompt.layout
         return prompt
 
@@ -154,6 +218,17 @@ class Engine:
             deadline=began + seconds,
             least_logprob=math.log(LEAST_PROBABILITY),
         )
+
+    def _recall(self, request: CompletionRequest, prompt: Prompt) -> Callable[[], Recall]:
+        """What the memory knows at this cursor; each run begins anew with it."""
+        prefix, healed = request.prefix, prompt.healed
+        hole = (len(prefix) - len(healed), len(prefix))
+        self._memory.update(request.document, prefix + request.suffix, hole, request.file)
+        self._typed_in = request.document
+        return lambda: recall_at(self._memory, prefix, request.suffix, healed)
+
+    def _give_way(self) -> None:
+        self._idle.wait(MOST_PAUSE)
 
     def _runs(
         self, count: int, slot: Slot, prompt: Prompt, logits: torch.Tensor, task: Task, cancelled: Flag

@@ -9,19 +9,22 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from habitab_engine.prompt import Layout
+from habitab_engine.types import Snippet
 
 
 @dataclass(slots=True)
 class Slot:
     """The cache of one document: `tokens` are the ids whose keys and values `cache` holds, in order.
 
-    `layout` is that of the document's last prompt. `ahead` keeps the logits after the last prompt, so that asking
+    `layout`, `snippets` and `sources` are those of the document's last prompt. `ahead` keeps the logits after the last prompt, so that asking
     for the same prompt again (healing often does, within a word) computes nothing.
     """
 
     cache: Tensor
     tokens: list[int] = field(default_factory=list)
     layout: Layout | None = None
+    snippets: tuple[Snippet, ...] = ()
+    sources: tuple[str, ...] = ()
     ahead: tuple[tuple[int, ...], Tensor] | None = None
 
     def reuse(self, tokens: Sequence[int]) -> int:

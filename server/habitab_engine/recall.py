@@ -1,0 +1,102 @@
+"""What the memory adds while one text is generated: its probabilities, mixed with the model's, and drafts."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from habitab_engine.memory import Memory
+from habitab_engine.mixing import Floats, Prediction, Spelling
+
+# Tokens drafted behind a match of that many; after a shorter one too many drafts are wrong to be worth their pass.
+DRAFTED, SURE_LENGTH = 7, 8
+# Seconds without news from the folders after which what is waiting in the memory is sorted in.
+QUIET_SECONDS = 1.0
+
+_NAME_BEFORE = re.compile(r"[^\W\d]\w*\Z")
+
+
+class Recall:
+    """For one text, from its first token on. `spelling` holds the names that the word at the cursor may become."""
+
+    def __init__(self, memory: Memory, spelling: Spelling | None) -> None:
+        self._memory, self._spelling = memory, spelling
+        self._used: tuple[Prediction, Floats] | None = None
+
+    def mixed(self, model: Tensor, context: Sequence[int], allowed: Sequence[int] | None) -> Tensor:
+        """The log-probabilities `[V]` of the next token, given the model's, which are -∞ but for the `allowed`."""
+        found = self._foreseen(context)
+        if found is not None and allowed is not None:
+            found = found.among(allowed)
+        self._used = None
+        if found is None:
+            return model
+        ids = torch.from_numpy(found.ids)
+        own = model[ids].exp().double().numpy()
+        self._used = found, own
+        mixed = model + torch.log1p(torch.tensor(-found.weight))
+        mixed[ids] = torch.from_numpy(found.mixed(own)).log().float()
+        return mixed
+
+    def wrote(self, token: int) -> None:
+        """`token` was chosen from what `mixed` returned."""
+        if self._spelling is not None:
+            belief = self._used[0].belief(token, self._used[1]) if self._used else 0.0
+            self._spelling = self._spelling.after(token, belief)
+
+    def draft(self, context: Sequence[int]) -> list[int]:
+        """What very likely comes next; nothing where that is not known."""
+        found = self._memory.predict(context)
+        return self._memory.draft(context, DRAFTED) if found and found.length >= SURE_LENGTH else []
+
+    def _foreseen(self, context: Sequence[int]) -> Prediction | None:
+        named = self._spelling.predict() if self._spelling is not None else None
+        return named or self._memory.predict(context)
+
+
+def recall_at(memory: Memory, prefix: str, suffix: str, healed: str) -> Recall:
+    """For a cursor between `prefix` and `suffix`; the prompt's tokens leave out `healed`, the end of `prefix`."""
+    begun = _NAME_BEFORE.search(prefix)
+    if begun is None or not healed:
+        return Recall(memory, None)
+    return Recall(memory, memory.spell(prefix[: begun.start()], begun.group(), suffix, healed))
+
+
+class Feed:
+    """Brings the folders' files into a memory, from whatever threads they come."""
+
+    def __init__(self, memory: Memory) -> None:
+        self._memory = memory
+        self._lock = threading.Lock()
+        self._news = threading.Event()
+        self._over = False
+        threading.Thread(target=self._sort_in, name="habitab-memory", daemon=True).start()
+
+    def add(self, path: str, text: str) -> None:
+        with self._lock:
+            self._memory.add_file(path, text)
+        self._news.set()
+
+    def remove(self, path: str) -> None:
+        with self._lock:
+            self._memory.remove_file(path)
+
+    def settle(self) -> None:
+        """Sort in what is waiting, now."""
+        with self._lock:
+            self._memory.build()
+
+    def close(self) -> None:
+        """End the thread."""
+        self._over = True
+        self._news.set()
+
+    def _sort_in(self) -> None:
+        while self._news.wait() and not self._over:
+            self._news.clear()
+            if not self._news.wait(QUIET_SECONDS):
+                self.settle()

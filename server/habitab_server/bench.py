@@ -44,6 +44,33 @@ def run_engine(home: Home, base: Path | None, rounds: int = 5) -> dict[str, Any]
     return result
 
 
+def run_replay(
+    home: Home, base: Path | None, repo: Path, split: float, events: int | None, author: str | None
+) -> dict[str, Any]:
+    """Type the newer lines of a git history again: how much of them would have been completed (`bench_replay.py`).
+
+    Raises InputError for what is no repository, and where nothing is left to type.
+    """
+    from habitab_server import bench_replay
+
+    result = bench_replay.measure(home, base, repo, split, events, author)
+    print(bench_replay.sentence(result))
+    print_table(bench_replay.title(result), ["figure", *result["columns"]], bench_replay.rows(result))
+    return result
+
+
+def run_history(home: Home, package: str) -> dict[str, Any]:
+    """A git repository of a package's releases, one commit each (`bench_history.py`).
+
+    Raises InputError where the package index has none.
+    """
+    from habitab_server import bench_history
+
+    result, rows = bench_history.make(home.path / "bench" / "histories", package)
+    print_table(f"{package} in {result['repo']}", ["release", "uploaded", "files"], rows)
+    return result
+
+
 def quantile(values: Sequence[float], share: float) -> float:
     """The nearest-rank quantile; NaN of nothing."""
     ordered = sorted(values)

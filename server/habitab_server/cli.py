@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
+from habitab_engine import __version__
 from habitab_engine.errors import HabitabError, InputError, MissingBaseError, PositionError
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 PATIENCE_MS = 30_000.0
 # What a shell reports for a command ended by Ctrl-C.
 INTERRUPTED = 130
+# The files in the folder `editors` that connect an editor.
+EDITORS = {"nvim": "habitab.lua", "emacs": "habitab.el", "helix": "helix.toml"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +85,7 @@ class Commands(click.Group):
 @click.option("--user", metavar="NAME", help="Whose habitab this is (env HABITAB_USER).")
 @click.option("--base", metavar="DIR", type=click.Path(path_type=Path), help="Another base model.")
 @click.option("--json", "as_json", is_flag=True, help="End standard output with one JSON object.")
-@click.version_option(package_name="habitab", prog_name="habitab")
+@click.version_option(__version__, prog_name="habitab")
 @click.pass_context
 def cli(context: click.Context, home: str | None, user: str | None, base: Path | None, as_json: bool) -> None:
     """Inline code completion on your own machine."""
@@ -150,6 +153,33 @@ def bench_engine(session: Session, rounds: int) -> None:
     click.echo(json.dumps(run_engine(session.home, session.base, rounds)))
 
 
+@bench.command("replay")
+@click.argument("repo", type=click.Path(path_type=Path))
+@click.option("--split", type=click.FloatRange(0, 1, max_open=True), default=0.7, help="The past's share (0.7).")
+@click.option("--events", type=click.IntRange(min=1), default=200, help="How many lines are typed (200).")
+@click.option("--author", metavar="EMAIL", help="Only this person's commits.")
+@click.pass_obj
+def bench_replay(session: Session, repo: Path, split: float, events: int, author: str | None) -> None:
+    """How much would habitab have helped on the git repository REPO?
+
+    Lines that were added after the split are typed again by a simulated typist. A run that was killed goes on where
+    it was.
+    """
+    from habitab_server.bench import run_replay
+
+    click.echo(json.dumps(run_replay(session.home, session.base, repo, split, events, author)))
+
+
+@bench.command("history")
+@click.argument("package")
+@click.pass_obj
+def bench_history(session: Session, package: str) -> None:
+    """Make a git repository of the releases of PACKAGE, for `replay`; nothing of them is run or built."""
+    from habitab_server.bench import run_history
+
+    click.echo(json.dumps(run_history(session.home, package)))
+
+
 @cli.group("base")
 def base_group() -> None:
     """The base model."""
@@ -177,6 +207,17 @@ def base_export(session: Session, folder: Path, kind: str) -> None:
     export: Callable[[Path, Path | None], list[Path]] = export_hf if kind == "hf" else export_gguf
     files = [str(path) for path in export(folder, session.base)]
     session.finish({"format": kind, "files": files}, "\n".join(files))
+
+
+@cli.command()
+@click.argument("name", metavar="|".join(EDITORS), type=click.Choice(list(EDITORS)))
+@click.pass_obj
+def editor(session: Session, name: str) -> None:
+    """Print the configuration that connects an editor; its first lines say where to put it."""
+    from importlib.resources import files
+
+    config = (files("habitab_server") / "editors" / EDITORS[name]).read_text(encoding="utf-8")
+    session.finish({"editor": name, "config": config}, config.rstrip("\n"))
 
 
 @cli.command()

@@ -1,0 +1,207 @@
+"""Which added lines of a history are typed again, and what the file looks like around each of them.
+
+A typist fills in a commit's changes to a file from the top down: above the cursor stands the file as the commit
+leaves it, below it the same without the lines that the commit added there and that are still to come; what the commit
+took out is gone already.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from functools import cached_property
+from pathlib import Path
+
+from habitab_engine import privacy
+from habitab_engine.errors import InputError
+from habitab_engine.syntax import PLAIN, syntax_of
+from habitab_engine.tree import is_handmade, language_for
+from habitab_server.bench_git import Added, Commit, Repository, is_wanted
+
+SEED = 0
+STRETCH = 6  # lines in a row that a sample takes: fewer would be no typing, more would be fewer commits
+MOST_COMMITS = 2_000  # whose patches are read; of a longer history, as many spread over it
+SHORTEST, LONGEST, LEAST_VISIBLE = 3, 200, 3  # characters of a line worth typing
+_NOT_TYPED_FOLDERS = frozenset(
+    {
+        *("vendor", "vendored", "_vendor", "_vendored", "third_party", "third-party", "thirdparty", "node_modules"),
+        *("bower_components", "site-packages", "dist", "generated", "__generated__"),
+    }
+)
+_NOT_TYPED_NAMES = (
+    *("*.min.*", "*-lock.*", "*.generated.*", "*_generated.*", "*_pb2.py", "*_pb2.pyi", "*_pb2_grpc.py"),
+    *("*.pb.go", "*.pb.h", "*.pb.cc", "*.g.dart", "*.ini", "*.cfg", "*.conf"),
+)
+_LONGEST_LINE = 5_000  # characters; a file with a longer one was made by a program
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line to type: the file with it in place is `above + [text] + below`."""
+
+    id: str
+    path: str
+    above: list[str]
+    text: str
+    below: list[str]
+
+    @property
+    def cursors(self) -> range:
+        """The columns from the first character that is not blank to the last one."""
+        return range(len(self.text) - len(self.text.lstrip()), len(self.text.rstrip()))
+
+    @property
+    def inner_cursor(self) -> int | None:
+        """A column behind the first cursor, the same in every run; None where the line is too short for one."""
+        inner = self.cursors[1:]
+        return random.Random(f"{SEED} {self.id}").choice(inner) if inner else None
+
+    @property
+    def opened(self) -> str:
+        """The file when the typist begins the line: its indentation is there."""
+        return "\n".join([*self.above, self.text[: self.cursors[0]], *self.below])
+
+    def rest(self, cursor: int) -> str:
+        return self.text[cursor:].rstrip()
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """One file of one commit: the numbers of the lines to type, and of all lines that the commit added."""
+
+    commit: Commit
+    path: str
+    typed: tuple[int, ...]
+    added: frozenset[int]
+
+    def id(self, number: int) -> str:
+        return f"{self.commit.id}:{self.path}:{number + 1}"
+
+    def lines(self, content: Sequence[str]) -> Iterator[Line]:
+        """The lines to type in order; `content` are the lines of the file as the commit leaves it."""
+        for number in self.typed:
+            below = [text for i, text in enumerate(content[number + 1 :], number + 1) if i not in self.added]
+            yield Line(self.id(number), self.path, list(content[:number]), content[number], below)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is typed, in order, and out of what it was chosen."""
+
+    visits: tuple[Visit, ...]
+    past: int
+    replayed: int
+    available: int
+
+    @cached_property
+    def lines(self) -> list[str]:
+        """The ids of the lines to type, in order."""
+        return [visit.id(number) for visit in self.visits for number in visit.typed]
+
+
+@dataclass(frozen=True, slots=True)
+class _Stretch:
+    added: Added
+    numbers: tuple[int, ...]
+
+
+def make_plan(repository: Repository, split: float, events: int | None, author: str | None) -> Plan:
+    """Choose the lines: of the commits (`author`'s alone) behind the first `split` of them, `events` of their lines.
+
+    The choice is random with a fixed seed. Raises InputError where nothing is left to type.
+    """
+    commits = _commits(repository, author)
+    begin = int(len(commits) * split)
+    later = commits[begin:]
+    if not later:
+        raise InputError(f"None of the {len(commits)} commits is left to type: choose a smaller --split.")
+    rng = random.Random(SEED)
+    if len(later) > MOST_COMMITS:
+        later = [later[i] for i in sorted(rng.sample(range(len(later)), MOST_COMMITS))]
+    files = [added for added in repository.added([c.id for c in later]) if is_typed(added.path)]
+    stretches = [stretch for added in files for stretch in _stretches(added)]
+    chosen = _choose(repository, stretches, events, rng)
+    if not chosen:
+        raise InputError("The commits after the split added no line of source code: choose a smaller --split.")
+    available = sum(len(stretch.numbers) for stretch in stretches)
+    return Plan(tuple(_visits(later, files, chosen)), begin, len(commits) - begin, available)
+
+
+def _commits(repository: Repository, author: str | None) -> list[Commit]:
+    repository.head()
+    commits = repository.commits()
+    if author is None:
+        return commits
+    own = [commit for commit in commits if commit.author == author.casefold()]
+    if not own:
+        raise InputError(f"No commit was written by {author}: `git shortlog -se` lists who wrote some.")
+    return own
+
+
+def is_typed(path: str) -> bool:
+    """Whether a person would write such a file by hand, and habitab would serve it: code by its name."""
+    language, parts = language_for(path), path.lower().split("/")
+    if not is_wanted(path) or not language or syntax_of(language) is PLAIN:
+        return False
+    if _NOT_TYPED_FOLDERS & set(parts[:-1]) or any(fnmatchcase(parts[-1], name) for name in _NOT_TYPED_NAMES):
+        return False
+    return privacy.why_private(Path("/", path), (), respect_gitignore=False) is None
+
+
+def is_worth_typing(line: str) -> bool:
+    return SHORTEST <= len(line) <= LONGEST and len("".join(line.split())) >= LEAST_VISIBLE
+
+
+def _stretches(added: Added) -> Iterator[_Stretch]:
+    for hunk in added.hunks:
+        numbers = tuple(n for n, line in hunk if n not in added.moved and is_worth_typing(line))
+        for begin in range(0, len(numbers), STRETCH):
+            yield _Stretch(added, numbers[begin : begin + STRETCH])
+
+
+def _choose(
+    repository: Repository, stretches: Sequence[_Stretch], events: int | None, rng: random.Random
+) -> list[_Stretch]:
+    """Stretches of files that a person wrote, until they have `events` lines."""
+    chosen, missing = [], events if events is not None else sum(len(s.numbers) for s in stretches)
+    known: dict[tuple[str, str], bool] = {}
+    for stretch in rng.sample(stretches, len(stretches)):
+        if not missing:
+            break
+        key = stretch.added.commit, stretch.added.path
+        if key not in known:
+            known[key] = bool(content_of(repository, *key))
+        if known[key]:
+            chosen.append(_Stretch(stretch.added, stretch.numbers[:missing]))
+            missing -= len(chosen[-1].numbers)
+    return chosen
+
+
+def _visits(commits: Sequence[Commit], files: Sequence[Added], chosen: Sequence[_Stretch]) -> Iterator[Visit]:
+    by_id = {commit.id: commit for commit in commits}
+    typed: dict[tuple[str, str], list[int]] = {}
+    for stretch in chosen:
+        typed.setdefault((stretch.added.commit, stretch.added.path), []).extend(stretch.numbers)
+    for added in files:
+        if numbers := typed.get((added.commit, added.path)):
+            all_added = frozenset(number for hunk in added.hunks for number, _ in hunk)
+            yield Visit(by_id[added.commit], added.path, tuple(sorted(numbers)), all_added)
+
+
+def content_of(repository: Repository, commit: str, path: str) -> list[str]:
+    """The lines of a file at a commit; none where it is no UTF-8 text, or was not written by hand."""
+    text = as_text(repository.blob(f"{commit}:{path}") or b"")
+    lines = text.split("\n")
+    if not text or "\r" in text or not is_handmade(text) or max(map(len, lines)) > _LONGEST_LINE:
+        return []
+    return lines
+
+
+def as_text(data: bytes) -> str:
+    """UTF-8 text with `\\n` line ends and without a byte order mark; "" for anything else."""
+    try:
+        return "" if b"\0" in data else data.decode("utf-8-sig").replace("\r\n", "\n")
+    except UnicodeDecodeError:
+        return ""

@@ -1,0 +1,395 @@
+"""A git history typed again by a simulated typist: how much of it would habitab have written?
+
+The tree at the split is the past. Of the lines added later a sample is typed, key by key and in order, in a workspace
+on disk that follows the commits; `bench_lines.py` says what stands around a line. At each cursor from a line's first
+character on the typist sees what the server would show with its default settings: a suggestion that what was typed
+since agrees with, else a new one from the engine. It is taken when its first line is the rest of the line, and all of
+it, blanks at the end apart; the typist never takes a part, never errs and never types on what it took. Only single
+lines are asked for, since only lines are counted, with time enough that a slow machine changes nothing.
+
+Exact match and edit similarity are of what the engine suggests, shown or not, and where it is not asked (say in an
+empty comment) that is nothing. Every column is a typist with an engine of its own, for what is accepted changes what is
+asked next, and what one column typed must not be another's memory.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import tempfile
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol
+from uuid import uuid4
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from habitab_engine import __version__, gate
+from habitab_engine.config import EngineSettings, Settings
+from habitab_engine.errors import EngineError
+from habitab_engine.home import Home, open_private, private_folder
+from habitab_engine.syntax import language_of
+from habitab_engine.types import SOURCES, Completion, CompletionRequest, Folder, OpenText
+from habitab_server.bench_figures import Typed, similarity, summary
+from habitab_server.bench_git import Checkout, Commit, Repository
+from habitab_server.bench_lines import SEED, Line, Plan, as_text, content_of, make_plan
+from habitab_server.documents import Document, Place, Snapshot
+from habitab_server.suggestions import Entry, Spot, Suggestions
+
+PATIENCE_MS = 60_000.0
+SETTLE_SECONDS = 600.0
+OPEN_DOCUMENTS = 6  # that the typist keeps open, the last ones typed in
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """What habitab may use besides the file itself."""
+
+    name: str
+    sources: tuple[str, ...] = ()
+    memory: bool = False
+
+    @property
+    def looks_around(self) -> bool:
+        """Whether anything outside of the file matters."""
+        return bool(self.sources) or self.memory
+
+
+COLUMNS = (Column("base"), Column("context", SOURCES), Column("memory", SOURCES, memory=True))
+
+
+class Serving(Protocol):
+    """The engine as a replay sees it."""
+
+    def complete(self, request: CompletionRequest, stop: threading.Event) -> Completion: ...
+
+    def open_folder(self, folder: Folder) -> None: ...
+
+    def observe(self, text: OpenText) -> None: ...
+
+    def refresh(self, root: str, paths: Iterable[Path]) -> None: ...
+
+    def settle(self, timeout: float) -> bool: ...
+
+    def forget(self, document: str) -> None: ...
+
+    def close(self) -> None: ...
+
+
+Result = dict[str, Any]
+# The bits of a text behind a request's cursor, and how many bytes of it they are of.
+Bits = Callable[[CompletionRequest, str], tuple[float, int]]
+
+
+class Workbench:
+    """The folder on disk and the documents that the typist has open in it, as one column's engine is told of them."""
+
+    def __init__(self, engine: Serving, column: Column, checkout: Checkout) -> None:
+        self.root = checkout.folder
+        self._engine, self._looks_around, self._checkout = engine, column.looks_around, checkout
+        self._open: OrderedDict[str, str] = OrderedDict()
+        self._commit = ""
+
+    def go_to(self, commit: Commit) -> None:
+        """Bring the files, the index and the open documents to what they were before `commit`."""
+        if not self._looks_around or commit.id == self._commit:
+            return
+        changed = self._checkout.move_to(commit.parent)
+        if not self._commit:
+            self._engine.open_folder(Folder(str(self.root)))
+        self._engine.refresh(str(self.root), [self.root / path for path in changed])
+        self._commit = commit.id
+        for path, known in list(self._open.items()):
+            self._follow(path, known)
+
+    def _follow(self, path: str, known: str) -> None:
+        """An open document changes with its file, and is closed with it."""
+        file = self.root / path
+        text = as_text(file.read_bytes()) if file.is_file() else ""
+        if not text:
+            del self._open[path]
+            self._engine.forget(self.uri(path))
+        elif text != known:
+            self.show(path, text)
+
+    def settle(self) -> None:
+        """Wait for the index: a person types slowly enough for it. Raises EngineError if it takes too long."""
+        if self._looks_around and not self._engine.settle(SETTLE_SECONDS):
+            raise EngineError("The files were not indexed within ten minutes: close other programs and try again.")
+
+    def show(self, path: str, text: str) -> None:
+        """The document has this text now."""
+        if not self._looks_around:
+            return
+        self._engine.observe(OpenText(self.uri(path), text, str(self.root / path), str(self.root)))
+        self._open[path] = text
+        self._open.move_to_end(path)
+        if len(self._open) > OPEN_DOCUMENTS:
+            self._engine.forget(self.uri(self._open.popitem(last=False)[0]))
+
+    def uri(self, path: str) -> str:
+        return (self.root / path).as_uri()
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The engine's suggestion at one cursor, "" if it has none, and whether the server would show it."""
+
+    text: str = ""
+    shown: bool = False
+
+
+class Desk:
+    """One line being typed: what the engine says at a cursor, and what is on the screen there."""
+
+    def __init__(self, engine: Serving, column: Column, bench: Workbench, line: Line) -> None:
+        self._engine, self._column, self._bench, self._line = engine, column, bench, line
+        text = "\n".join([*line.above, line.text, *line.below])
+        self._document = Document(bench.uri(line.path), language_of(line.path), 1, text)
+        self._suggestions = Suggestions()
+        self._answers: dict[int, Answer] = {}
+
+    def screen(self, cursor: int) -> tuple[str, bool]:
+        """The suggestion on the screen, "" if there is none, and whether it appeared just now."""
+        snapshot = self._snapshot(cursor)
+        if fits := self._suggestions.find(snapshot):
+            return fits[0].text, False
+        answer = self.answer(cursor)
+        if not answer.shown:
+            return "", False
+        self._suggestions.add(Entry(Spot.at(snapshot), ((uuid4().hex, answer.text),)))
+        return answer.text, True
+
+    def answer(self, cursor: int) -> Answer:
+        """What the engine says at a cursor, as if nothing were on the screen; asked once."""
+        if cursor not in self._answers:
+            self._answers[cursor] = self._ask(self.request(cursor))
+        return self._answers[cursor]
+
+    def _ask(self, request: CompletionRequest) -> Answer:
+        if gate.why_not(request):
+            return Answer()
+        found = self._engine.complete(request, threading.Event()).suggestions
+        if not found:
+            return Answer()
+        shown = gate.worth_showing(found[0].text, found[0].logprobs, Settings().show_threshold)
+        return Answer(found[0].text, shown)
+
+    def request(self, cursor: int) -> CompletionRequest:
+        snapshot, path = self._snapshot(cursor), self._line.path
+        return CompletionRequest(
+            document=snapshot.uri,
+            path=path,
+            prefix=snapshot.prefix,
+            suffix=snapshot.suffix,
+            offset=snapshot.offset,
+            language=self._document.language,
+            multiline=False,
+            budget_ms=PATIENCE_MS,
+            root=str(self._bench.root),
+            file=str(self._bench.root / path),
+            sources=self._column.sources,
+            memory=self._column.memory,
+        )
+
+    def _snapshot(self, cursor: int) -> Snapshot:
+        """The document with the line typed up to the cursor."""
+        row = len(self._line.above)
+        return self._document.snapshot(Place(row, cursor), Place(row, len(self._line.text)))
+
+
+def type_line(line: Line, desk: Desk, bits_of: Bits) -> Typed:
+    """Type one line and count. The engine is asked in the order of the cursors."""
+    first = line.cursors[0]
+    suggested = _first_line(desk.answer(first).text)
+    bits, size = bits_of(desk.request(first), line.rest(first))
+    typed = Typed(
+        exact=suggested == line.rest(first),
+        similarity=similarity(suggested, line.rest(first)),
+        inner=line.inner_cursor is not None,
+        characters=len(line.text),
+        bits=bits,
+        bytes=size,
+    )
+    for cursor in line.cursors:
+        if cursor == line.inner_cursor:
+            desk.answer(cursor)
+        if _is_taken(line, desk, cursor, typed):
+            break
+    if line.inner_cursor is not None:
+        typed.inner_exact = _first_line(desk.answer(line.inner_cursor).text) == line.rest(line.inner_cursor)
+    return typed
+
+
+def _is_taken(line: Line, desk: Desk, cursor: int, typed: Typed) -> bool:
+    """One opportunity: whether the typist takes what is on the screen."""
+    text, is_new = desk.screen(cursor)
+    typed.opportunities += 1
+    typed.shown += bool(text)
+    if text and _first_line(text) == line.rest(cursor):
+        typed.accepts, typed.accepted = 1, len(line.rest(cursor))
+        return True
+    typed.unaccepted += len(text) if is_new else 0
+    return False
+
+
+def _first_line(text: str) -> str:
+    return text.partition("\n")[0].rstrip()
+
+
+class Ledger:
+    """Finished lines on disk, one JSON object a line, without any of their text; a killed run goes on behind them."""
+
+    def __init__(self, path: Path) -> None:
+        self._done: dict[tuple[str, str], Typed] = {}
+        whole = path.read_bytes().rpartition(b"\n") if path.exists() else (b"", b"", b"")
+        for row in map(json.loads, whole[0].splitlines()):
+            key = row.pop("column"), row.pop("line")
+            self._done[key] = Typed(**row)
+        self._file = open_private(path, "ab")
+        self._file.truncate(len(whole[0]) + len(whole[1]))  # what was being written when a run was killed
+
+    def __enter__(self) -> Ledger:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, at: TracebackType | None) -> None:
+        self._file.close()
+
+    def __contains__(self, key: tuple[str, str]) -> bool:
+        return key in self._done
+
+    def __getitem__(self, key: tuple[str, str]) -> Typed:
+        """What a line came to in a column, by the names of both."""
+        return self._done[key]
+
+    def add(self, column: str, line: str, typed: Typed) -> None:
+        self._done[column, line] = typed
+        self._file.write(json.dumps({"column": column, "line": line} | asdict(typed)).encode() + b"\n")
+        self._file.flush()
+
+
+def measure(home: Home, base: Path | None, path: Path, split: float, events: int | None, author: str | None) -> Result:
+    """The JSON of `bench replay`. Raises InputError where there is nothing to replay."""
+    from habitab_engine.worker import prepare_environment
+
+    # With more threads each waits for the slowest: where anything else runs, a line took a hundred times as long.
+    settings = EngineSettings(base=str(base) if base else "", threads=1)
+    prepare_environment(settings)  # as the engine process does, before torch is imported
+    with Repository(path) as repository:
+        plan = make_plan(repository, split, events, author)
+        facts = [repository.head(), split, events, (author or "").casefold(), SEED, asdict(settings)]
+        with Ledger(_ledger_file(home, base, facts)) as ledger, progress(plan, ledger) as advance:
+            for column in COLUMNS:
+                if not all((column.name, line) in ledger for line in plan.lines):
+                    _replay(column, plan, repository, ledger, functools.partial(load, settings), advance)
+            return _result(plan, ledger) | {"head": repository.head(), "split": split}
+
+
+def load(settings: EngineSettings) -> tuple[Serving, Bits]:
+    """A new engine, and what tells the bits under it."""
+    from habitab_engine.engine import Engine
+    from habitab_server.bench_bits import bits_of
+
+    engine = Engine.load(settings)
+    return engine, functools.partial(bits_of, engine)
+
+
+def _ledger_file(home: Home, base: Path | None, facts: list[Any]) -> Path:
+    """Another file for every other history, choice of lines, base or state of this code."""
+    from habitab_engine.checkpoint import describe
+
+    home.prepare()
+    folder = home.user_folder / "bench"
+    private_folder(folder)
+    code = hashlib.sha256()
+    here, engine = Path(__file__).parent, Path(gate.__file__).parent
+    own = [here / f"{name}.py" for name in ("bench_bits", "bench_git", "bench_lines", "documents", "suggestions")]
+    for file in [Path(__file__), *own, *sorted(engine.glob("*.py"))]:
+        code.update(file.read_bytes())
+    key = json.dumps([__version__, code.hexdigest(), describe(base)["sha256"], *facts])
+    return folder / f"replay-{hashlib.sha256(key.encode()).hexdigest()[:16]}.jsonl"
+
+
+def _replay(
+    column: Column,
+    plan: Plan,
+    repository: Repository,
+    ledger: Ledger,
+    load: Callable[[], tuple[Serving, Bits]],
+    advance: Callable[[], None],
+) -> None:
+    """Type all lines for one column; those that are done already are only shown to the engine."""
+    with tempfile.TemporaryDirectory(prefix="habitab-replay-") as folder:
+        engine, bits_of = load()
+        try:
+            bench = Workbench(engine, column, Checkout(repository, Path(folder)))
+            for visit in plan.visits:
+                content = content_of(repository, visit.commit.id, visit.path)
+                bench.go_to(visit.commit)
+                for line in visit.lines(content):
+                    bench.show(line.path, line.opened)
+                    if (column.name, line.id) not in ledger:
+                        bench.settle()
+                        ledger.add(column.name, line.id, type_line(line, Desk(engine, column, bench, line), bits_of))
+                        advance()
+                bench.show(visit.path, "\n".join(content))
+        finally:
+            engine.close()
+
+
+def _result(plan: Plan, ledger: Ledger) -> Result:
+    done = {column.name: [ledger[column.name, line] for line in plan.lines] for column in COLUMNS}
+    figures = summary(done, [line.partition(":")[0] for line in plan.lines])
+    counts = {"past_commits": plan.past, "commits": plan.replayed, "available": plan.available}
+    characters = sum(typed.characters for typed in done[COLUMNS[0].name])
+    return {"events": len(plan.lines), "characters": characters} | figures | counts
+
+
+@contextmanager
+def progress(plan: Plan, ledger: Ledger) -> Iterator[Callable[[], None]]:
+    """A bar on standard error with the time left; what it gives is called after each line."""
+    bar = Progress(
+        TextColumn("Typing"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=Console(stderr=True)
+    )
+    done = sum((column.name, line) in ledger for column in COLUMNS for line in plan.lines)
+    task = bar.add_task("", total=len(plan.lines) * len(COLUMNS), completed=done)
+    with bar:
+        yield lambda: bar.advance(task)
+
+
+def sentence(result: Result) -> str:
+    """What it comes to, for a person."""
+    best = list(result["columns"])[-1]
+    share, spread = result["columns"][best]["completed_ratio"], result["intervals"][best]["completed_ratio"]
+    low, high = (f"{100 * bound:.0f}" for bound in spread)
+    return (
+        f"A simulated typist would have had {100 * share:.0f} % ({low} to {high}) of the {result['characters']:,} "
+        f"characters of {result['events']:,} added lines completed."
+    )
+
+
+def title(result: Result) -> str:
+    chosen = f"{result['events']:,} of {result['available']:,} lines that {result['commits']:,} commits added"
+    return f"Replay of {chosen} (in brackets 95 % intervals over {result['resampled']})"
+
+
+def rows(result: Result) -> list[list[str]]:
+    """The table: each figure in each column, then how often as much each column completed as the one before it."""
+    names = list(result["columns"])
+    table = [
+        [figure, *(_cell(result["columns"][name][figure], result["intervals"][name][figure]) for name in names)]
+        for figure in result["columns"][names[0]]
+    ]
+    ratios = [_cell(found["completed_ratio"], found["interval"]) for found in result["ratios"].values()]
+    return [*table, ["completed, ratio to the column before", "", *ratios]]
+
+
+def _cell(value: float | None, spread: list[float] | None) -> str:
+    return "" if value is None or spread is None else f"{value:.3f} ({spread[0]:.3f}–{spread[1]:.3f})"

@@ -25,8 +25,8 @@ BEFORE, AFTER = 2_400, 800
 MOST_SNIPPETS, SNIPPET_LINES = 5, 8
 # The least score of a piece that is given.
 LEAST_SCORE = 0.1
-# What a score counts by where the piece comes from.
-FACTORS = {"open": 1.0, "edits": 1.0, "imports": 1.0, "similar": 1.0}
+# What a score counts by where the piece comes from: what was just edited is often done again elsewhere.
+FACTORS = {"open": 1.0, "edits": 2.0, "imports": 1.0, "similar": 1.0}
 
 _DOTTED = re.compile(r"[^\W\d]\w*(?:(?:\.|::|->)[^\W\d]\w*)*")
 _SEPARATOR = re.compile(r"\.|::|->")

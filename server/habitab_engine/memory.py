@@ -124,6 +124,8 @@ class Memory:
 
     def spell(self, before: str, typed: str, after: str, healed: str) -> Spelling:
         """The same in tokens, from where the prompt's tokens end: `healed` is the text from there to the cursor."""
+        if not healed:
+            return Spelling(())
         start = len(before) + len(typed) - len(healed)
         begun = before[start:]  # white space before the name, as a rule
         spelled = [

@@ -33,16 +33,18 @@ WEIGHTS = (
     (0.18, 0.66),
     (0.53, 0.87),
 )
-NAMES = 0.65  # λ of names: the one with which most were completed, fitted likewise
+NAMES = 0.65  # λ of names: the one with which most were completed, on 9,200 beginnings in seven packages
 _UNLIKELY = 1e-6  # what the model gives at least to a token that begins a name
+_SUREST = 0.999  # λ stays below 1, so that every token keeps some probability
 
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
     """The next token as the memory sees it: `ids` with their probabilities `probs`, to be mixed in with `weight`.
 
-    `length` is that of the match in tokens. For names it is 0, and the model's own probabilities choose among them:
-    what a name's beginning says and what the model says are independent evidence.
+    `length` is that of the match in tokens, and 0 for names: then the model's own probabilities choose among them,
+    as what has been typed and what the model says are independent evidence. What `probs` lack to 1 is the share of
+    the names that have ended here.
     """
 
     length: int
@@ -50,25 +52,32 @@ class Prediction:
     probs: Floats
     weight: float
 
-    def mixed(self, model: Floats) -> Floats:
-        """The probabilities of `ids`, given the model's; those of all other tokens are to be times 1 − `weight`."""
-        own = self.probs if self.length else self.probs * (model + _UNLIKELY)
-        mixed: Floats = (1 - self.weight) * model + self.weight * own / own.sum()
-        return mixed
+    def mixed(self, model: Floats) -> tuple[Floats, float]:
+        """The probabilities of `ids`, given the model's; and the factor for those of all other tokens."""
+        own, weight = self._own(model)
+        return (1 - weight) * model + weight * own, 1 - weight
 
     def belief(self, token: int, model: Floats) -> float:
         """The probability that it was the memory which wrote `token`; `model` as in `mixed`."""
-        at = np.flatnonzero(self.ids == token)
-        if not len(at):
-            return 0.0
-        mixed = float(self.mixed(model)[at[0]])
-        return 1 - (1 - self.weight) * float(model[at[0]]) / mixed if mixed else 0.0
+        own, weight = self._own(model)
+        at = self.ids == token
+        share = weight * float(own[at].sum())
+        return min(share / (share + (1 - weight) * float(model[at].sum())), _SUREST) if share else 0.0
 
     def among(self, allowed: Sequence[int]) -> Prediction | None:
         """The same where only `allowed` tokens can come; None if none of them is foreseen."""
         kept = np.isin(self.ids, allowed)
-        total = float(self.probs[kept].sum())
-        return replace(self, ids=self.ids[kept], probs=self.probs[kept] / total) if total else None
+        lost = float(self.probs[~kept].sum())
+        return replace(self, ids=self.ids[kept], probs=self.probs[kept] / (1 - lost)) if kept.any() else None
+
+    def _own(self, model: Floats) -> tuple[Floats, float]:
+        """The memory's probabilities of `ids`, adding up to 1, and their weight."""
+        if self.length:
+            return self.probs, self.weight
+        judged = self.probs * (model + _UNLIKELY)
+        going = float(judged.sum())
+        ended = (1 - float(self.probs.sum())) * (max(0.0, 1 - float(model.sum())) + _UNLIKELY)
+        return judged / going, self.weight * going / (going + max(0.0, ended))
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,15 +96,13 @@ class Spelling:
         for ids, share in self.names:
             if ids:
                 shares[ids[0]] += share
-        going = sum(shares.values())
-        if not going:
+        if not shares:
             return None
-        # Of a name that has ended nothing more is known: its share leaves the word to the model.
-        weight = self.weight * going / sum(share for _, share in self.names)
-        return Prediction(0, np.array(list(shares)), np.array(list(shares.values())) / going, weight)
+        total = sum(share for _, share in self.names)
+        return Prediction(0, np.array(list(shares)), np.array(list(shares.values())) / total, self.weight)
 
     def after(self, token: int, belief: float) -> Spelling:
-        """What is left of it once `token` is written, `belief` being the prediction's of it."""
+        """What is left of it once `token` is written; `belief` is the prediction's of it."""
         return Spelling(tuple((ids[1:], share) for ids, share in self.names if ids[:1] == (token,)), belief)
 
 

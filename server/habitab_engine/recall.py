@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import threading
 from collections.abc import Sequence
@@ -38,8 +39,9 @@ class Recall:
         ids = torch.from_numpy(found.ids)
         own = model[ids].exp().double().numpy()
         self._used = found, own
-        mixed = model + torch.log1p(torch.tensor(-found.weight))
-        mixed[ids] = torch.from_numpy(found.mixed(own)).log().float()
+        probs, others = found.mixed(own)
+        mixed = model + math.log(others)
+        mixed[ids] = torch.from_numpy(probs).log().float()
         return mixed
 
     def wrote(self, token: int) -> None:

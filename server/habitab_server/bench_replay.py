@@ -388,7 +388,7 @@ def rows(result: Result) -> list[list[str]]:
         for figure in result["columns"][names[0]]
     ]
     ratios = [_cell(found["completed_ratio"], found["interval"]) for found in result["ratios"].values()]
-    return [*table, ["completed, ratio to the column before", "", *ratios]]
+    return [*table, ["ratio to the column before", "", *ratios]]
 
 
 def _cell(value: float | None, spread: list[float] | None) -> str:

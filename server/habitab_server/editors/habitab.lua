@@ -22,8 +22,8 @@ local options = vim.tbl_deep_extend('force', {
   settings = vim.empty_dict(),
 }, vim.g.habitab or {})
 
--- A server that died is started again, unless it dies once more within CRASH_MS.
-local RESTART_MS, CRASH_MS = 500, 10000
+-- A server that died is started again, unless it dies once more within so long.
+local CRASH_MS = 10000
 
 local space = api.nvim_create_namespace('habitab')
 
@@ -361,9 +361,8 @@ local function died()
     return warn('the server keeps ending: see `habitab doctor`.')
   end
   warn('the server ended; it starts again.')
-  vim.defer_fn(function()
-    lsp.enable('habitab')
-  end, RESTART_MS)
+  -- At once: if the person typed while no server is attached, Neovim 0.11 would tell the next one of no change.
+  lsp.enable('habitab')
 end
 
 --- Run the server. If it dies, Neovim's own message would stop the typing: it hears of a good end.

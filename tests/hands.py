@@ -24,7 +24,7 @@ from links import SetLink
 # What is installed beside this Python, `habitab` above all.
 SCRIPTS = Path(sys.executable).parent
 # A busy machine is slow.
-SLOW_SECONDS = 30
+SLOW_SECONDS = 90
 _POLL_SECONDS = 0.05
 T = TypeVar("T")
 

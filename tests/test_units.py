@@ -31,7 +31,9 @@ texts = st.lists(st.sampled_from(CODE), max_size=4).map("".join) | st.text(
 def joining_tokenizer() -> Tokenizer:
     tokenizer = Tokenizer(models.BPE())
     splits = pre_tokenizers.Split(Regex(JOINING), "isolated")
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([splits, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [splits, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+    )
     tokenizer.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     tokenizer.train_from_iterator(

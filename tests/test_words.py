@@ -11,14 +11,16 @@ from hypothesis import strategies as st
 from habitab_engine import words
 from habitab_engine.words import CANDIDATES, LEAST, MOST, NEAR, Table, Today, names_of, packed, ranked
 
-names = st.sampled_from(["alpha", "alphabet", "alpine", "beta", "betatron", "name_1", "name_12", "été_", "ab", "漢字漢字"])
+names = st.sampled_from(
+    ["alpha", "alphabet", "alpine", "beta", "betatron", "name_1", "name_12", "été_", "ab", "漢字漢字"]
+)
 texts = st.lists(names, max_size=12).map(" + ".join)
 beginnings = st.sampled_from(["", "a", "al", "alpha", "alphabet", "b", "name_", "é", "漢", "zz"])
 
 
 def test_what_is_worth_keeping() -> None:
     kept = names_of(f"if x1 == _abc: self.value_1 = 12abcd + ok + {'n' * (MOST + 1)} + größe")
-    assert kept == ["_abc", "self", "value_1", "abcd", "größe"] or kept == ["_abc", "self", "value_1", "größe"]
+    assert kept == ["_abc", "self", "value_1", "abcd", "größe"]
     assert min(map(len, kept)) >= LEAST
 
 

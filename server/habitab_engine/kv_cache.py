@@ -16,8 +16,8 @@ from habitab_engine.types import Snippet
 class Slot:
     """The cache of one document: `tokens` are the ids whose keys and values `cache` holds, in order.
 
-    `layout`, `snippets` and `sources` are those of the document's last prompt. `ahead` keeps the logits after the last prompt, so that asking
-    for the same prompt again (healing often does, within a word) computes nothing.
+    `layout`, `snippets` and `sources` are those of the document's last prompt. `ahead` keeps the logits after it, so
+    that asking for the same prompt again (healing often does, within a word) computes nothing.
     """
 
     cache: Tensor

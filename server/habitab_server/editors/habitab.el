@@ -88,17 +88,17 @@ These are brackets and quotes that were closed as soon as they were opened."
       (habitab--tell :habitab/didDismissCompletion (habitab--ghost-item ghost) :reason reason))))
 
 (defun habitab--draw ()
-  "Draw the text as it would stand there; what is right of the cursor comes behind its last line."
+  "Draw the text as it would stand there, before what is right of the cursor."
   (let* ((ghost habitab--shown)
          (overlay (habitab--ghost-overlay ghost))
-         (text (propertize (habitab--ghost-text ghost) 'face 'habitab-ghost))
+         (left (habitab--ghost-text ghost))
+         ;; The cursor stands on the first sign, which a line break cannot be.
+         (text (propertize (if (string-prefix-p "\n" left) (concat " " left) left) 'face 'habitab-ghost))
          (stop (+ (point) (length (habitab--ghost-closers ghost))))
          (over (and (not (eolp)) (or (string-search "\n" text) (> stop (point))))))
     (move-overlay overlay (point) (if over (line-end-position) (point)))
     (overlay-put overlay 'window (selected-window))
-    ;; The cursor stands before the ghost; on a line break it would not be seen.
-    (unless (or over (string-prefix-p "\n" text))
-      (put-text-property 0 1 'cursor t text))
+    (put-text-property 0 1 'cursor t text)
     (overlay-put overlay 'display (and over (concat text (buffer-substring stop (line-end-position)))))
     (overlay-put overlay 'after-string (and (not over) text))))
 
@@ -119,7 +119,7 @@ These are brackets and quotes that were closed as soon as they were opened."
     (habitab--draw)))
 
 (defun habitab--follow ()
-  "Shorten the ghost by what was typed since, or take it away if that is something else."
+  "Shorten the ghost by what was typed since, or take it away."
   (when-let ((ghost habitab--shown))
     (let* ((start (overlay-start (habitab--ghost-overlay ghost)))
            (typed (and (<= start (point)) (buffer-substring-no-properties start (point))))
@@ -134,6 +134,21 @@ These are brackets and quotes that were closed as soon as they were opened."
 
 ;;;; Asking
 
+(define-minor-mode habitab-mode
+  "Show suggestions as ghost text while you type."
+  :lighter nil
+  (if habitab-mode
+      (progn
+        (setq habitab--looked (habitab--state))
+        (add-hook 'post-command-hook #'habitab--look nil t)
+        (add-hook 'window-selection-change-functions #'habitab--leave nil t)
+        ;; While a completion menu is open, the keys are the menu's.
+        (add-hook 'completion-in-region-mode-hook #'habitab--leave nil t))
+    (remove-hook 'post-command-hook #'habitab--look t)
+    (remove-hook 'window-selection-change-functions #'habitab--leave t)
+    (remove-hook 'completion-in-region-mode-hook #'habitab--leave t)
+    (habitab--leave)))
+
 (defun habitab--state ()
   "What has to be the same when an answer comes."
   (cons (buffer-chars-modified-tick) (point)))
@@ -145,7 +160,7 @@ These are brackets and quotes that were closed as soon as they were opened."
   (setq habitab--asked nil))
 
 (defun habitab--answered (buffer state items)
-  "Show the first of ITEMS if BUFFER is still in the STATE in which it was asked for."
+  "Show the first of ITEMS if BUFFER is still in the STATE of the question."
   (when (eq buffer (window-buffer))
     (with-current-buffer buffer
       (when (and habitab-mode (equal state (habitab--state)))
@@ -175,10 +190,12 @@ These are brackets and quotes that were closed as soon as they were opened."
   (let ((old habitab--looked) (new (habitab--state)))
     (unless (equal old new)
       (setq habitab--looked new)
-      (habitab--withdraw)
-      (habitab--follow)
-      (unless (or (eql (car old) (car new)) (use-region-p) (input-pending-p))
-        (habitab--ask)))))
+      ;; Emacs would run a hook that failed no more.
+      (with-demoted-errors "habitab: %S"
+        (habitab--withdraw)
+        (habitab--follow)
+        (unless (or (eql (car old) (car new)) (use-region-p) completion-in-region-mode (input-pending-p))
+          (habitab--ask))))))
 
 (defun habitab--leave (&rest _)
   "The person turns to something else."
@@ -265,29 +282,18 @@ These are brackets and quotes that were closed as soon as they were opened."
   (when (equal kind "Error")
     (message "habitab: %s" message)))
 
-(define-minor-mode habitab-mode
-  "Show suggestions as ghost text while you type."
-  :lighter nil
-  (if habitab-mode
-      (progn
-        (setq habitab--looked (habitab--state))
-        (add-hook 'post-command-hook #'habitab--look nil t)
-        (add-hook 'window-selection-change-functions #'habitab--leave nil t))
-    (remove-hook 'post-command-hook #'habitab--look t)
-    (remove-hook 'window-selection-change-functions #'habitab--leave t)
-    (habitab--leave)))
-
 (defun habitab--managed ()
   "Suggest in the buffers that the server manages."
-  (let ((ours (and (eglot-managed-p) (object-of-class-p (eglot-current-server) 'habitab-server))))
-    (unless (eq ours habitab-mode)
-      (habitab-mode (if ours 1 -1)))))
+  (if (and (eglot-managed-p) (object-of-class-p (eglot-current-server) 'habitab-server))
+      (unless habitab-mode (habitab-mode))
+    (when habitab-mode (habitab-mode -1))))
 
 (defvar habitab--missing nil "Whether the person was told that there is no server.")
 
 (defun habitab--ensure ()
   "Connect the buffer to the server, if there is one."
-  (cond ((executable-find (car habitab-command)) (eglot-ensure))
+  (cond ((file-remote-p default-directory))
+        ((executable-find (car habitab-command)) (eglot-ensure))
         ((not habitab--missing)
          (setq habitab--missing t)
          (display-warning

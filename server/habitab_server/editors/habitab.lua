@@ -43,10 +43,6 @@ local function tell(client, method, item, fields)
   client:notify(method, vim.tbl_extend('error', { item = item }, fields or {}))
 end
 
-local function units(text)
-  return vim.str_utfindex(text, 'utf-16')
-end
-
 --- What a key takes from the front of a suggestion: a word or other signs in a row, a line, or all of it.
 local function front(text, action)
   if action == 'word' then
@@ -88,8 +84,9 @@ local function accept(client, item, text, closers, action)
   if left == '' then
     client:exec_cmd(item.command, { bufnr = buf })
   else
-    local newline = item.insertText:find('\r\n') and '\r\n' or '\n'
-    local length = units(item.insertText) - units((left:gsub('\n', newline)))
+    local whole = item.insertText
+    local rest = left:gsub('\n', whole:find('\r\n') and '\r\n' or '\n')
+    local length = vim.str_utfindex(whole, 'utf-16') - vim.str_utfindex(rest, 'utf-16')
     tell(client, 'textDocument/didPartiallyAcceptCompletion', item, { acceptedLength = length })
   end
   return left, kept
@@ -394,13 +391,12 @@ local function start()
   lsp.enable('habitab')
 end
 
-if vim.fn.executable(options.command[1]) == 0 then
+if vim.fn.has('nvim-0.11') == 0 then
+  warn('it needs Neovim 0.11 or later.')
+elseif vim.fn.executable(options.command[1]) == 0 then
   warn(('no command `%s` on PATH, no suggestions.'):format(options.command[1]))
-  return
-end
-if lsp.inline_completion then
-  use_native_ghost()
 else
-  use_own_ghost()
+  local use_ghost = lsp.inline_completion and use_native_ghost or use_own_ghost
+  use_ghost()
+  start()
 end
-start()

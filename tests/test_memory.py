@@ -123,7 +123,7 @@ def test_deleted_text_counts_no_longer() -> None:
 
 def test_todays_text_weighs_more_than_a_files() -> None:
     memory = new_memory()
-    memory.add_file("/old.py", "alpha = beta\n")
+    memory.add_file("/old.py", "alpha = beta\n" * 3)
     memory.build()
     assert foreseen(memory, "alpha =") == " beta"
     memory.update("a", "alpha = gamma\n")

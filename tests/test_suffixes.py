@@ -125,6 +125,18 @@ def test_small_segments_grow_together(contents: list[str]) -> None:
         agree(files, ENCODER, {str(i): text for i, text in enumerate(contents)}, contents[0])
 
 
+def test_contexts_are_told_apart_at_every_length() -> None:
+    files = Files(ENCODER, lambda: None)
+    for n in range(REACH + 5):
+        files.add(f"{n}.py", f"start{n}{' ab' * n} end{n}")
+    files.build()
+    for n in range(1, REACH - 3):
+        pattern = BASE.encode(f"start{n}{' ab' * n}")
+        length, followers = files.longest(ENCODER.codes(pattern[::-1]), 1, 0)
+        assert length == len(pattern)
+        assert [ENCODER.ids(codes) for codes in followers] == [BASE.encode(" end")]
+
+
 def test_a_full_segment_is_built_without_being_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(suffixes, "SEGMENT", 50)
     files = Files(ENCODER, lambda: None)

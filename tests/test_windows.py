@@ -17,6 +17,8 @@ BASE = Tokenizer(EMBEDDED)
 ENCODER = Encoder(BASE.encode, len(BASE))
 LETTERS = Encoder(lambda text: [ord(c) for c in text], 70_000)  # four bytes a code
 
+LONG = "".join(f"    value_{i} = compute(value_{i - 1}, {i})\n" for i in range(9))
+
 words = st.lists(st.sampled_from(["a", "b", "ab ", "\n", "\n  ", "x.y(", ")", " ", "'", "é"]), max_size=30)
 edits = st.tuples(st.integers(0, 99), st.integers(0, 99), words.map("".join))
 holes = st.none() | st.tuples(st.integers(0, 99), st.integers(0, 4))
@@ -86,19 +88,26 @@ def test_matches_are_those_of_a_naive_search_after_any_edits(encoder, block, man
 @given(st.lists(st.tuples(edits, holes), max_size=8))
 @settings(deadline=None)
 def test_an_edited_document_is_as_if_written_anew(steps) -> None:
-    document, text = Document(ENCODER), ""
-    windows = Windows(ENCODER.width)
+    document, windows, text = Document(ENCODER), Windows(ENCODER.width), LONG
+    windows.exchange([], document.update(text, None)[0].new)
     for edit, hole in steps:
         text = edited(text, edit)
         for change in document.update(text, hole_in(text, hole)):
             windows.exchange(change.gone, change.new)
     fresh = Document(ENCODER)
-    for step in steps[-1:]:
-        fresh.update(text, hole_in(text, step[1]))
+    fresh.update(text, hole_in(text, steps[-1][1]) if steps else None)
     assert document.windows() == fresh.windows()
+    assert document._sizes.tolist() == [len(unit) for unit in ENCODER.cut(document.shown)]
     assert sorted(document.windows()) == [window for block in windows._blocks for window in block]
     windows.exchange(document.windows(), [])
     assert len(windows) == 0
+
+
+def test_a_cut_that_no_longer_stands_is_undone() -> None:
+    document = Document(ENCODER)
+    document.update("a = 1\nb \n  c = 2\n", None)
+    document.update("a = 1\nb   c = 2\n", None)
+    assert document._sizes.tolist() == [len(unit) for unit in ENCODER.cut(document.shown)]
 
 
 @given(st.text("ab\n", max_size=12), st.text("ab\n", max_size=12))

@@ -90,10 +90,10 @@ class Document:
     def _units(self, begin: int, end: int) -> tuple[int, int, int, int]:
         """The units to be cut anew for a change of characters `begin:end`, as a range of units and of characters.
 
-        Two units more on the left, and up to the first cut behind the change on the right: those cuts still stand.
+        One unit more on the left, and up to the first cut behind the change on the right: those cuts still stand.
         """
         ends = self._sizes.cumsum()
-        first = max(0, int(np.searchsorted(ends, begin)) - 2)
+        first = max(0, int(np.searchsorted(ends, begin)) - 1)
         last = min(int(np.searchsorted(ends, end, "right")) + 1, len(ends))
         return first, last, int(ends[first - 1]) if first else 0, int(ends[last - 1]) if last else 0
 

@@ -48,9 +48,7 @@ class Today:
             if difference and not before:
                 fresh.append(name)
             if not self._counts[name]:
-                del self._counts[name]
-                if before:
-                    del self._sorted[bisect_left(self._sorted, name)]
+                del self._counts[name], self._sorted[bisect_left(self._sorted, name)]
         if len(fresh) > CANDIDATES:
             self._sorted = sorted(self._counts)
         else:

@@ -14,7 +14,7 @@ from habitab_server.bench_figures import FEWEST_COMMITS, Typed, distance, simila
 
 TAKEN = Typed(
     exact=1, similarity=1.0, inner=1, inner_exact=1, characters=20, accepted=16, accepts=1, opportunities=1, shown=1,
-    bits=8.0, bytes=16,
+    bits=8.0, bytes=16, names=3, named=2,
 )  # fmt: skip
 TYPED = Typed(similarity=0.5, inner=1, characters=30, unaccepted=10, opportunities=20, shown=5, bits=40.0, bytes=20)
 TEXTS = st.text(alphabet="ab c", max_size=7)
@@ -30,6 +30,7 @@ def test_figures_are_quotients_of_sums() -> None:
         "net_chars_per_opportunity": round((16 - 1 - 0.2 * 10) / 21, 4),
         "bits_per_byte": round(48 / 36, 4),
         "show_rate": round(6 / 21, 4),
+        "second_use": round(2 / 3, 4),
     }
 
 

@@ -228,6 +228,22 @@ def test_lines_worth_typing_are_neither_tiny_nor_endless() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("text", "today", "rest"),
+    [
+        ("use(new_name, new_name)", ["new_name = 1"], {7: "_name"}),
+        ("use(newName)", ["let newName"], {7: "Name"}),
+        ("use(new_name)", [], {}),  # not today
+        ("use(new_name)", ["new_name = 1", "new_name"], {}),  # its third use
+        ("use(plain, return)", ["plain, return"], {}),  # one word may be prose or a keyword
+        ("use(a_b, ab_c)", ["a_b, ab_c"], {}),  # nothing worth completing is left
+    ],
+)
+def test_second_uses_are_those_of_names_typed_once_today(text: str, today: list[str], rest: dict[int, str]) -> None:
+    line = bench_lines.Line("", "a.py", ["new_name" if not today else "", *today], text, ["below"], today)
+    assert line.second_uses == rest
+
+
 def a_plan_of(history: History, **options: object) -> list[str]:
     with Repository(history.folder) as repository:
         asked = {"split": 0.5, "events": None, "author": None} | options

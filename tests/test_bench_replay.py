@@ -107,7 +107,7 @@ def player(tmp_path: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.fixture
 def typed(tmp_path: Path) -> Iterator[Callable[[str, Spy], Typed]]:
     def typed(text: str, spy: Spy) -> Typed:
-        line = Line("c:a.py:4", "a.py", ["import os", "", "def size(path):"], text, ["", "print(size('a'))", ""])
+        line = Line("c:a.py:4", "a.py", ["import os", "", "def size(path):"], text, ["", "print(size('a'))", ""], [])
         workbench = Workbench(spy, COLUMNS[0], Checkout(SimpleNamespace(empty_tree=""), tmp_path))  # type: ignore[arg-type]
         return type_line(line, Desk(spy, COLUMNS[0], workbench, line), eight_bits)
 
@@ -182,6 +182,16 @@ def test_an_engine_is_not_asked_where_the_server_would_not(typed: Callable[[str,
     assert found.opportunities > len(spy.requests)
 
 
+@pytest.mark.parametrize(("answer", "named"), [("_name = 1", 1), ("_name", 1), ("_names = 1", 0), ("", 0)])
+def test_a_name_is_completed_when_all_of_it_and_no_more_is_suggested(tmp_path: Path, answer: str, named: int) -> None:
+    above, spy = ["def run(new_name, old_name):", "    pass", ""], Spy(lambda request: answer)
+    line = Line("c:a.py:4", "a.py", above, "old_name = new_name", ["old_name"], above)
+    workbench = Workbench(spy, COLUMNS[0], Checkout(SimpleNamespace(empty_tree=""), tmp_path))  # type: ignore[arg-type]
+    found = type_line(line, Desk(spy, COLUMNS[0], workbench, line), eight_bits)
+    assert (found.names, found.named) == (1, named)
+    assert any(request.prefix.endswith("old_name = new") for request in spy.requests)
+
+
 # ---- a history ----
 
 
@@ -191,7 +201,7 @@ def test_the_result_has_the_protocol_s_keys_and_is_json(player: Player) -> None:
     assert result["events"] == 4 and list(result["columns"]) == ["base", "context", "memory"]
     keys = "exact_match exact_match_inner edit_similarity completed_ratio net_chars_per_opportunity bits_per_byte"
     for figures in result["columns"].values():
-        assert list(figures) == [*keys.split(), "show_rate"]
+        assert list(figures) == [*keys.split(), "show_rate", "second_use"]
 
 
 def test_an_engine_that_knows_everything_completes_all_but_the_indentation(player: Player) -> None:

@@ -60,7 +60,9 @@ def naive(texts: list[list[int]], context: list[int]) -> tuple[int, list[tuple[i
     return best, following
 
 
-@pytest.mark.parametrize(("encoder", "block", "many"), [(ENCODER, 2, 2000), (LETTERS, 512, 2000), (LETTERS, 3, 9)])
+@pytest.mark.parametrize(
+    ("encoder", "block", "many"), [(ENCODER, 2, 2000), (LETTERS, 512, 2000), (LETTERS, 3, 9), (LETTERS, 3, 0)]
+)
 @given(steps=st.lists(st.tuples(st.integers(0, 1), edits, holes), max_size=12), context=words)
 @settings(deadline=None)
 def test_matches_are_those_of_a_naive_search_after_any_edits(encoder, block, many, steps, context) -> None:

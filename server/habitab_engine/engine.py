@@ -75,7 +75,6 @@ class Engine:
         self.first_mask = _mask(checkpoint.config.vocab, silent | self._stops)
         self._totals: Counter[str] = Counter()
         self._caches = KVCaches(lambda: self.model.new_cache(self.budget.total + ROOM), SLOTS)
-        self._typed_in = ""
         self._idle = threading.Event()
         self._idle.set()
         self._memory = Memory(self.tokenizer.encode, checkpoint.config.vocab, self._give_way)
@@ -103,7 +102,7 @@ class Engine:
         around = Surroundings.of(request, wanted is not False)
         task = self._task(request, prompt, around, wanted)
         if request.memory:
-            task = replace(task, recall=self._recall(request, prompt))
+            task = replace(task, recall=self.recall(request, prompt))
         runs = self._runs(request.count, slot, prompt, logits, task, stop.is_set)
         kept, tokens, reason = self._cleaned(runs, request, prompt, around)
         self._totals.update(completions=1, prompt_tokens=len(prompt.tokens), reused_tokens=reused, tokens=tokens)
@@ -146,8 +145,7 @@ class Engine:
     def observe(self, text: OpenText) -> None:
         """An open document looks like this now."""
         self._workspaces.observe(text.document, text.file, text.text, text.root)
-        if text.document != self._typed_in:  # that one's text comes with each request
-            self._memory.update(text.document, text.text, None, text.file)
+        self._memory.update(text.document, text.text, None, text.file)
 
     def refresh(self, root: str, paths: Iterable[Path]) -> None:
         """Files of a folder have changed; whoever knows need not wait for the watching."""
@@ -219,12 +217,11 @@ class Engine:
             least_logprob=math.log(LEAST_PROBABILITY),
         )
 
-    def _recall(self, request: CompletionRequest, prompt: Prompt) -> Callable[[], Recall]:
+    def recall(self, request: CompletionRequest, prompt: Prompt) -> Callable[[], Recall]:
         """What the memory knows at this cursor; each run begins anew with it."""
         prefix, healed = request.prefix, prompt.healed
         hole = (len(prefix) - len(healed), len(prefix))
         self._memory.update(request.document, prefix + request.suffix, hole, request.file)
-        self._typed_in = request.document
         return lambda: recall_at(self._memory, prefix, request.suffix, healed)
 
     def _give_way(self) -> None:

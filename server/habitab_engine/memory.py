@@ -98,19 +98,23 @@ class Memory:
         row, column = cell(length, float(probs.max()))
         return Prediction(length, np.array(self._encoder.ids(b"".join(shares))), probs, self.weights[row][column])
 
-    def draft(self, context: Sequence[int], count: int) -> list[int]:
-        """Up to `count` tokens that are likely to come, by a vote at each; fewer where the matches end."""
+    def draft(self, context: Sequence[int], count: int, agreed: float = 0.0) -> list[int]:
+        """Up to `count` tokens that are likely to come, by a vote at each.
+
+        Fewer where the matches end, and where those that went on like that are less than the share `agreed` of all.
+        """
         found = self._followers(context, min(count, AHEAD))
         followers = [(self._encoder.ids(codes), weight) for codes, weight in found[1]] if found else []
+        least = agreed * sum(weight for _, weight in followers)
         drafted: list[int] = []
         while len(drafted) < count:
             followers = [(ids, weight) for ids, weight in followers if len(ids) > len(drafted)]
             votes: dict[int, float] = defaultdict(float)
             for ids, weight in followers:
                 votes[ids[len(drafted)]] += weight
-            if not votes:
+            chosen = max(votes, key=votes.__getitem__, default=-1)
+            if not votes or votes[chosen] < least:
                 break
-            chosen = max(votes, key=votes.__getitem__)
             followers = [(ids, weight) for ids, weight in followers if ids[len(drafted)] == chosen]
             drafted.append(chosen)
         return drafted

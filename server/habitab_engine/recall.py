@@ -13,8 +13,9 @@ from torch import Tensor
 from habitab_engine.memory import Memory
 from habitab_engine.mixing import Floats, Prediction, Spelling
 
-# Tokens drafted behind a match of that many; after a shorter one too many drafts are wrong to be worth their pass.
-DRAFTED, SURE_LENGTH = 7, 8
+# Tokens drafted, behind a match of that many, as long as that share of its places agrees. Of 1,300 tokens written in
+# five packages, shorter matches and less agreement gave too many wrong drafts to be worth their passes.
+DRAFTED, SURE_LENGTH, AGREED = 7, 3, 0.9
 # Seconds without news from the folders after which what is waiting in the memory is sorted in.
 QUIET_SECONDS = 1.0
 
@@ -53,7 +54,7 @@ class Recall:
     def draft(self, context: Sequence[int]) -> list[int]:
         """What very likely comes next; nothing where that is not known."""
         found = self._memory.predict(context)
-        return self._memory.draft(context, DRAFTED) if found and found.length >= SURE_LENGTH else []
+        return self._memory.draft(context, DRAFTED, AGREED) if found and found.length >= SURE_LENGTH else []
 
     def _foreseen(self, context: Sequence[int]) -> Prediction | None:
         named = self._spelling.predict() if self._spelling is not None else None

@@ -23,7 +23,7 @@ LONGEST_UNIT = 5_000  # characters; nobody typed a longer line, so it counts as 
 OCCURRENCES = 64  # read of a match that has more; evenly spaced
 _FAR = 4_000  # characters; a change that spans more is taken apart
 _BLOCK = 512  # windows in a block; an insertion moves half of one
-_MANY = 2_000  # windows from which on sorting all anew is cheaper than inserting each
+_MANY = 60  # windows for each block, from which on sorting all anew is cheaper than inserting one by one
 Numbers = npt.NDArray[np.int64]
 
 
@@ -181,10 +181,10 @@ class Windows:
 
     def exchange(self, gone: Sequence[bytes], new: Sequence[bytes]) -> None:
         """Take away the windows `gone`, each of which is there, and add `new`."""
-        if len(gone) + len(new) > _MANY:
+        if len(gone) + len(new) > _MANY * max(1, len(self._blocks)):
             left = Counter(gone)
-            kept = [window for window in chain(*self._blocks) if not _take(left, window)]
-            self._arrange(sorted(chain(kept, new)))
+            kept = (window for window in chain(*self._blocks) if not (window in left and _take(left, window)))
+            self._arrange(sorted(chain(kept, sorted(new))))  # two runs in order are merged in one go
             return
         for window in gone:
             self._discard(window)
@@ -246,7 +246,5 @@ class Windows:
 
 def _take(left: Counter[bytes], window: bytes) -> bool:
     """Whether one of `window` is left, which is then taken."""
-    if not left[window]:
-        return False
     left[window] -= 1
-    return True
+    return left[window] >= 0

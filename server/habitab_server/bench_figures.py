@@ -25,7 +25,8 @@ class Typed:
     `exact` and `similarity` are of the first opportunity, `inner_exact` of the inner cursor (`inner` is 1 where there
     is one). `accepted` are characters in `accepts` suggestions, `unaccepted` those of suggestions that were shown and
     not accepted, each counted once. `shown` are opportunities with a suggestion on the screen. `bits` is what the
-    rest of the line costs at the first opportunity, `bytes` its length in UTF-8.
+    rest of the line costs at the first opportunity, `bytes` its length in UTF-8. `names` are second uses of a name that
+    was typed once today, `named` those whose rest the engine suggested after three characters.
     """
 
     lines: int = 1
@@ -41,6 +42,8 @@ class Typed:
     shown: int = 0
     bits: float = 0.0
     bytes: int = 0
+    names: int = 0
+    named: int = 0
 
 
 NAMES = tuple(field.name for field in fields(Typed))
@@ -58,6 +61,7 @@ def figures(sums: Mapping[str, Array]) -> dict[str, Array]:
             "net_chars_per_opportunity": net / sums["opportunities"],
             "bits_per_byte": sums["bits"] / sums["bytes"],
             "show_rate": sums["shown"] / sums["opportunities"],
+            "second_use": sums["named"] / sums["names"],
         }
 
 

@@ -8,6 +8,8 @@ took out is gone already.
 from __future__ import annotations
 
 import random
+import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -34,18 +36,26 @@ _NOT_TYPED_NAMES = (
     *("*.min.*", "*-lock.*", "*.generated.*", "*_generated.*", "*_pb2.py", "*_pb2.pyi", "*_pb2_grpc.py"),
     *("*.pb.go", "*.pb.h", "*.pb.cc", "*.g.dart", "*.ini", "*.cfg", "*.conf"),
 )
+# Names of several words, which are neither a keyword nor prose; asked for behind `BEGUN` characters of them.
+_NAME = re.compile(r"[^\W\d]\w*")
+_SEVERAL_WORDS = re.compile(r"[^\W_]_+[^\W_]|[a-z0-9][A-Z]")
+BEGUN, LEAST_LEFT = 3, 2
 _LONGEST_LINE = 5_000  # characters; a file with a longer one was made by a program
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One line to type: the file with it in place is `above + [text] + below`."""
+    """One line to type: the file with it in place is `above + [text] + below`.
+
+    `today` are those of `above` that the same commit added.
+    """
 
     id: str
     path: str
     above: list[str]
     text: str
     below: list[str]
+    today: list[str]
 
     @property
     def cursors(self) -> range:
@@ -57,6 +67,15 @@ class Line:
         """A column behind the first cursor, the same in every run; None where the line is too short for one."""
         inner = self.cursors[1:]
         return random.Random(f"{SEED} {self.id}").choice(inner) if inner else None
+
+    @property
+    def second_uses(self) -> dict[int, str]:
+        """The names that were typed once today and stand nowhere else in the file: behind the first `BEGUN` characters
+        of their second use, what is left of each."""
+        today, around = _names(self.today), _names([*self.above, *self.below])
+        begun = {found.group(): found.start() + BEGUN for found in reversed([*_NAME.finditer(self.text)])}
+        second = [name for name in begun if today[name] == around[name] == 1 and _SEVERAL_WORDS.search(name)]
+        return {begun[name]: name[BEGUN:] for name in second if len(name) >= BEGUN + LEAST_LEFT}
 
     @property
     def opened(self) -> str:
@@ -83,7 +102,12 @@ class Visit:
         """The lines to type in order; `content` are the lines of the file as the commit leaves it."""
         for number in self.typed:
             below = [text for i, text in enumerate(content[number + 1 :], number + 1) if i not in self.added]
-            yield Line(self.id(number), self.path, list(content[:number]), content[number], below)
+            today = [content[i] for i in range(number) if i in self.added]
+            yield Line(self.id(number), self.path, list(content[:number]), content[number], below, today)
+
+
+def _names(lines: Sequence[str]) -> Counter[str]:
+    return Counter(_NAME.findall("\n".join(lines)))
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ since agrees with, else a new one from the engine. It is taken when its first li
 it, blanks at the end apart; the typist never takes a part, never errs and never types on what it took. Only single
 lines are asked for, since only lines are counted, with time enough that a slow machine changes nothing.
 
-Exact match and edit similarity are of what the engine suggests, shown or not, and where it is not asked (say in an
+Exact match, edit similarity and second use (of names of several words that were typed once today: is the rest
+suggested after three characters?) are of what the engine suggests, shown or not, and where it is not asked (say in an
 empty comment) that is nothing. Every column is a typist with an engine of its own, for what is accepted changes what is
 asked next, and what one column typed must not be another's memory.
 """
@@ -17,6 +18,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import re
 import tempfile
 import threading
 from collections import OrderedDict
@@ -218,13 +220,15 @@ def type_line(line: Line, desk: Desk, bits_of: Bits) -> Typed:
         bits=bits,
         bytes=size,
     )
+    inner, names = line.inner_cursor, line.second_uses
     for cursor in line.cursors:
-        if cursor == line.inner_cursor:
+        if cursor == inner or cursor in names:
             desk.answer(cursor)
         if _is_taken(line, desk, cursor, typed):
             break
-    if line.inner_cursor is not None:
-        typed.inner_exact = _first_line(desk.answer(line.inner_cursor).text) == line.rest(line.inner_cursor)
+    if inner is not None:
+        typed.inner_exact = _first_line(desk.answer(inner).text) == line.rest(inner)
+    typed.names, typed.named = len(names), sum(_has(desk.answer(cursor).text, rest) for cursor, rest in names.items())
     return typed
 
 
@@ -238,6 +242,11 @@ def _is_taken(line: Line, desk: Desk, cursor: int, typed: Typed) -> bool:
         return True
     typed.unaccepted += len(text) if is_new else 0
     return False
+
+
+def _has(text: str, name: str) -> bool:
+    """Whether a suggestion writes a name to its end, and then something else."""
+    return re.match(re.escape(name) + r"(?!\w)", text) is not None
 
 
 def _first_line(text: str) -> str:

@@ -48,7 +48,7 @@ def test_a_reply_is_typed_through_only_if_the_ghost_goes_on(ghost: str, key: str
 
 def test_what_was_not_measured_is_null_in_the_json() -> None:
     replies = Replies(model=[10.0, 30.0], rss=[5.0], keystrokes=2)
-    result = json.loads(json.dumps(bench_latency._result(replies, 1.0, 2.0, 3.0), allow_nan=False))
+    result = json.loads(json.dumps(bench_latency._result(replies, 3.0), allow_nan=False))
     assert result["p50_ms"] == 10.0 and result["typed_through_p95_ms"] is None
 
 
@@ -56,9 +56,10 @@ def test_ratios_are_taken_round_by_round() -> None:
     seconds = {
         task: {"habitab": [1.0, 2.0, 1.0], "habitab_plain": [2.0, 2.0, 2.0], "llama_cpp": [2.0, 2.0, 4.0]}
         for task in bench_engine.TASKS
-    }
+    } | {"undrafted": {"habitab": [6.0, 6.0, 3.0]}, "drafted": {"habitab": [3.0, 2.0, 1.0]}}
     result = bench_engine._result(seconds, ceiling=128.0)
     assert result["ratio"] == dict.fromkeys(bench_engine.TASKS, 2.0)
+    assert result["speculation"] == {"tok_s": 48.0, "ratio_undrafted": 3.0, "ratio_llama_cpp": 1.5}
     assert result["spread"]["ratio"]["decode"] == [1.0, 4.0]
     assert result["habitab"]["decode_tok_s"] == 64.0 and result["decode_share_of_ceiling"] == 0.5
 

@@ -7,12 +7,13 @@ import itertools
 import math
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil  # type: ignore[import-untyped]
 import torch
 
@@ -54,6 +55,7 @@ SURE = 0.85  # mean probability of a line's tokens from which on the next line i
 LINES_WANTED, LINES_POSSIBLE = 0.075, 0.025
 TEMPERATURE, WARMER = 0.8, 0.1  # of the first alternative, and more for each try
 MOST_PAUSE = 1.0  # seconds that the index of a workspace waits for a completion
+SPENT = 1_000  # requests back of which it is known what they spent
 TRIES = 4  # samples drawn for each alternative asked for, as some are alike
 
 
@@ -75,6 +77,7 @@ class Engine:
         self.first_mask = _mask(checkpoint.config.vocab, silent | self._stops)
         self._totals: Counter[str] = Counter()
         self._caches = KVCaches(lambda: self.model.new_cache(self.budget.total + ROOM), SLOTS)
+        self._spent: dict[str, deque[float]] = {name: deque(maxlen=SPENT) for name in ("context", "memory")}
         self._idle = threading.Event()
         self._idle.set()
         self._memory = Memory(self.tokenizer.encode, checkpoint.config.vocab, self._give_way)
@@ -164,13 +167,20 @@ class Engine:
         self._feed.close()
 
     def status(self) -> dict[str, Any]:
-        """What the engine is, uses and has done since it started; sizes in bytes."""
+        """What the engine is, uses and has done since it started; sizes in bytes.
+
+        `p95_ms` are of the last `SPENT` times that snippets were looked for and that the memory was updated.
+        """
+        files, indexed = self._workspaces.progress()
         return {
             "base": self.base_id,
             "template": self.template.name,
             "kernels": asdict(self.model.kernels),
             "threads": torch.get_num_threads(),
             "totals": dict(self._totals),
+            "indexed_files": files,
+            "indexed": indexed and self._feed.settled,
+            "p95_ms": {name: float(np.percentile(spent, 95)) for name, spent in self._spent.items() if spent},
             "slots": len(self._caches),
             "cache_bytes": self._caches.bytes,
             "rss_bytes": psutil.Process().memory_info().rss,
@@ -195,7 +205,8 @@ class Engine:
         asked = request if given else replace(request, snippets=slot.snippets)
         prompt = build(asked, self.tokenizer, self.template, self.budget, slot.layout)
         if not given and (prompt.layout != slot.layout or request.sources != slot.sources):
-            slot.snippets, slot.sources = self._workspaces.snippets(request), request.sources
+            with self._timed("context"):
+                slot.snippets, slot.sources = self._workspaces.snippets(request), request.sources
             asked = replace(request, snippets=slot.snippets)
             prompt = build(asked, self.tokenizer, self.template, self.budget, prompt.layout)
         slot.layout = prompt.layout
@@ -221,8 +232,15 @@ class Engine:
         """What the memory knows at this cursor; each run begins anew with it."""
         prefix, healed = request.prefix, prompt.healed
         hole = (len(prefix) - len(healed), len(prefix))
-        self._memory.update(request.document, prefix + request.suffix, hole, request.file)
+        with self._timed("memory"):
+            self._memory.update(request.document, prefix + request.suffix, hole, request.file)
         return lambda: recall_at(self._memory, prefix, request.suffix, healed)
+
+    @contextlib.contextmanager
+    def _timed(self, name: str) -> Iterator[None]:
+        began = time.perf_counter()
+        yield
+        self._spent[name].append((time.perf_counter() - began) * 1000)
 
     def _give_way(self) -> None:
         self._idle.wait(MOST_PAUSE)

@@ -76,11 +76,12 @@ class Feed:
         self._memory = memory
         self._lock = threading.Lock()
         self._news = threading.Event()
-        self._over = False
+        self._behind = self._over = False
         threading.Thread(target=self._sort_in, name="habitab-memory", daemon=True).start()
 
     def add(self, path: str, text: str) -> None:
         with self._lock:
+            self._behind = True
             self._memory.add_file(path, text)
         self._news.set()
 
@@ -92,6 +93,12 @@ class Feed:
         """Sort in what is waiting, now."""
         with self._lock:
             self._memory.build()
+            self._behind = False
+
+    @property
+    def settled(self) -> bool:
+        """Whether everything is sorted in."""
+        return not self._behind
 
     def close(self) -> None:
         """End the thread."""

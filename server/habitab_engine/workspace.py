@@ -144,6 +144,16 @@ class Workspace:
             if text := self.index.text(key):
                 yield self._absolute(key), text
 
+    @property
+    def files(self) -> int:
+        """How many files were read from disk."""
+        return len(self._stamps)
+
+    @property
+    def settled(self) -> bool:
+        """Whether there is nothing to do at the moment."""
+        return self._idle
+
     def settle(self, timeout: float) -> bool:
         """Wait until all that is known of is indexed; False if that takes longer."""
         with self._changed:

@@ -106,6 +106,12 @@ class Workspaces:
         with self._lock:
             return self._folders.get(root)
 
+    def progress(self) -> tuple[int, bool]:
+        """How many files are indexed, and whether that is all."""
+        with self._lock:
+            workspaces = list(self._folders.values())
+        return sum(workspace.files for workspace in workspaces), all(workspace.settled for workspace in workspaces)
+
     def settle(self, timeout: float) -> bool:
         """Wait until all that is known of is indexed; False if that takes longer than `timeout` seconds."""
         deadline = time.monotonic() + timeout

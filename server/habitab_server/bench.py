@@ -20,8 +20,8 @@ def run_latency(home: Home, base: Path | None, path: Path | None = None, keystro
     """
     from habitab_server import bench_latency
 
-    files = bench_latency.source_files(path or bench_latency.unseen_packages(home.path / "bench"))
-    result = asyncio.run(bench_latency.measure(files, base, keystrokes))
+    folder = path or bench_latency.unseen_packages(home.path / "bench" / "packages")
+    result = asyncio.run(bench_latency.measure(folder, base, keystrokes))
     print_table("Latency through the language server", ["figure", "value"], _plain_rows(result))
     return result
 

@@ -3,6 +3,9 @@
 Three tasks a round: 1,024 cold tokens of prompt; 64 tokens decoded behind a short prompt; one typed character and 24
 new tokens behind a prompt that both sides have cached. The order of the contestants turns with each round. Each has a
 process of its own, or the two sides' thread pools would get in each other's way.
+
+Beside it speculation: tokens behind four prompts from this package's benches, with the memory of its other files, with
+and without what the memory drafts. The tokens are the same.
 """
 
 from __future__ import annotations
@@ -24,12 +27,16 @@ from habitab_server.bench import median
 
 if TYPE_CHECKING:
     from habitab_engine.engine import Engine
+    from habitab_engine.memory import Memory
+    from habitab_engine.recall import Recall
 
 CONTESTANTS = ("habitab", "habitab_plain", "llama_cpp")
-BESIDE = ("ceiling_tok_s", "decode_share_of_ceiling", "threads", "kernels", "llama_cpp_system_info")
+BESIDE = ("ceiling_tok_s", "decode_share_of_ceiling", "speculation", "threads", "kernels", "llama_cpp_system_info")
 THREADS = 2
 PROMPT, DECODED, NEW = 1024, 64, 24
 TASKS = {"prefill": PROMPT, "decode": 64, "completion": 700}  # methods of a contestant; tokens of their prompts
+SPECULATION = ("undrafted", "drafted")
+BEHIND, STEP, PROMPTS = 700, 150, 4  # tokens of a prompt; from one to the next; how many
 REST_SECONDS = 0.2  # lets the other side's threads go to sleep
 
 
@@ -48,6 +55,7 @@ class Ours:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self._memory = _memory(engine)
 
     def prefill(self, tokens: list[int]) -> float:
         return self._run(tokens, 0)
@@ -60,7 +68,27 @@ class Ours:
         self._run(tokens[:-1], 0)
         return self._run(tokens, NEW)
 
-    def _run(self, tokens: list[int], new: int) -> float:
+    def undrafted(self, tokens: list[int]) -> float:
+        return self._speculate(tokens, drafting=False)
+
+    def drafted(self, tokens: list[int]) -> float:
+        return self._speculate(tokens, drafting=True)
+
+    def _speculate(self, tokens: list[int], drafting: bool) -> float:
+        from habitab_engine.recall import Recall
+
+        recall = Recall(self._memory, None)
+        if not drafting:
+            recall.draft = lambda context: []  # type: ignore[method-assign]
+        seconds = 0.0
+        for begin in range(0, PROMPTS * STEP, STEP):
+            prompt = tokens[begin : begin + BEHIND]
+            self._memory.update("bench:engine", self._engine.tokenizer.decode(prompt))
+            self._run(prompt, 0)
+            seconds += self._run(prompt, NEW, recall)
+        return seconds
+
+    def _run(self, tokens: list[int], new: int, recall: Recall | None = None) -> float:
         from habitab_engine.decode import Task, generate, prefill
 
         engine = self._engine
@@ -75,6 +103,7 @@ class Ours:
             first_mask=engine.first_mask,
             most_tokens=new,
             deadline=float("inf"),
+            recall=(lambda: recall) if recall else None,
         )
         start = time.perf_counter()
         logits, _ = prefill(engine.model, slot, tokens, never)
@@ -213,12 +242,13 @@ Seconds = dict[str, dict[str, list[float]]]
 
 def _rounds(sides: dict[str, Remote], tokens: list[int], rounds: int) -> Seconds:
     """Seconds by task and contestant; the first round warms up and is not counted."""
-    seconds: Seconds = {task: {name: [] for name in sides} for task in TASKS}
+    seconds: Seconds = {task: {name: [] for name in sides} for task in (*TASKS, *SPECULATION)}
     names = list(sides)
     for number in range(rounds + 1):
         begin = 97 * number  # other tokens in every round: no cache can help where none is meant to
         for name in names[number % len(names) :] + names[: number % len(names)]:
-            for task, length in TASKS.items():
+            tasks = TASKS | (dict.fromkeys(SPECULATION, BEHIND + PROMPTS * STEP) if name == CONTESTANTS[0] else {})
+            for task, length in tasks.items():
                 time.sleep(REST_SECONDS)
                 taken = sides[name].run(task, tokens[begin : begin + length])
                 seconds[task][name] += [taken] if number else []
@@ -226,9 +256,21 @@ def _rounds(sides: dict[str, Remote], tokens: list[int], rounds: int) -> Seconds
 
 
 def _text(engine: Engine) -> list[int]:
-    """Tokens of real code: this package's own."""
-    code = "".join(p.read_text(encoding="utf-8") for p in sorted(Path(__file__).parent.glob("*.py")))
+    """Tokens of real code: this package's benches."""
+    code = "".join(p.read_text(encoding="utf-8") for p in sorted(Path(__file__).parent.glob("bench*.py")))
     return engine.tokenizer.encode(code)
+
+
+def _memory(engine: Engine) -> Memory:
+    """Of this package and the engine's, without the benches, which the prompts are of."""
+    from habitab_engine import memory
+
+    known = memory.Memory(engine.tokenizer.encode, engine.model.config.vocab)
+    for file in (*Path(__file__).parent.glob("*.py"), *Path(memory.__file__).parent.glob("*.py")):
+        if not file.name.startswith("bench"):
+            known.add_file(str(file), file.read_text(encoding="utf-8"))
+    known.build()
+    return known
 
 
 def _bandwidth(size: int) -> float:
@@ -256,11 +298,23 @@ def _result(seconds: Seconds, ceiling: float) -> dict[str, Any]:
     }
     spread = {}
     for key, name in (("ratio", "habitab"), ("ratio_plain", "habitab_plain")):
-        ratios = {task: _ratios(times["llama_cpp"], times[name]) for task, times in seconds.items()}
+        ratios = {task: _ratios(seconds[task]["llama_cpp"], seconds[task][name]) for task in TASKS}
         result[key] = {task: median(values) for task, values in ratios.items()}
         spread[key] = {task: [min(values), max(values)] for task, values in ratios.items()}
     share = result["habitab"]["decode_tok_s"] / ceiling
-    return result | {"spread": spread, "ceiling_tok_s": ceiling, "decode_share_of_ceiling": share}
+    beside = {"ceiling_tok_s": ceiling, "decode_share_of_ceiling": share, "speculation": _speculation(seconds)}
+    return result | {"spread": spread} | beside
+
+
+def _speculation(seconds: Seconds) -> dict[str, float]:
+    """Tokens a second with drafts, against those without and against llama.cpp's without."""
+    undrafted, drafted = (seconds[task]["habitab"] for task in SPECULATION)
+    theirs = [taken * PROMPTS * NEW / DECODED for taken in seconds["decode"]["llama_cpp"]]
+    return {
+        "tok_s": PROMPTS * NEW / median(drafted),
+        "ratio_undrafted": median(_ratios(undrafted, drafted)),
+        "ratio_llama_cpp": median(_ratios(theirs, drafted)),
+    }
 
 
 def _ratios(theirs: list[float], ours: list[float]) -> list[float]:

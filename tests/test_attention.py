@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from habitab_engine.attention import BLOCK, Addresses, attend, causal, new_cache, places, read, write
+from habitab_engine.attention import BLOCK, Addresses, attend, causal, new_cache, places, read, spans, write
 
 HEADS, KV_HEADS, SIZE = 6, 2, 16
 
@@ -15,7 +15,7 @@ def filled(positions: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """A cache of one layer and the keys and values `[T, G, D]` that are in it."""
     keys, values = torch.randn(2, positions, KV_HEADS, SIZE, generator=torch.Generator().manual_seed(positions))
     cache = new_cache(1, KV_HEADS, SIZE, 3 * BLOCK)
-    write(cache[0], 0, keys, values)
+    write(cache[0], spans(0, len(keys)), keys, values)
     return cache, keys, values
 
 
@@ -30,7 +30,9 @@ def test_writing_in_pieces_equals_writing_at_once() -> None:
     at_once, keys, values = filled(2 * BLOCK)
     pieces = new_cache(1, KV_HEADS, SIZE, 3 * BLOCK)
     for begin in range(0, 2 * BLOCK, 50):
-        write(pieces[0], begin, keys[begin : begin + 50], values[begin : begin + 50])
+        write(
+            pieces[0], spans(begin, len(keys[begin : begin + 50])), keys[begin : begin + 50], values[begin : begin + 50]
+        )
     assert torch.equal(pieces, at_once)
 
 

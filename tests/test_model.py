@@ -13,7 +13,7 @@ from habitab_engine.checkpoint import load_checkpoint
 from habitab_engine.errors import Cancelled
 from habitab_engine.export import export_hf
 from habitab_engine.kernels import BF16_TOLERANCE, TOLERANCE, Kernels
-from habitab_engine.model import Model, spans
+from habitab_engine.model import Model, cut
 
 PLAIN = Kernels("float32", "float32")
 TOKENS = [11, 250, 3, 4096, 77, 77, 500, 12, 9999, 31, 8, 600]
@@ -39,7 +39,7 @@ def reference(folder: Path) -> torch.Tensor:
 
 def ours(model: Model, tokens: list[int] = TOKENS, chunk: int = 5) -> torch.Tensor:
     cache, hidden = model.new_cache(64), []
-    for begin, end in spans(len(tokens), chunk):
+    for begin, end in cut(len(tokens), chunk):
         hidden.append(model.prefill(tokens[begin:end], cache, begin))
     return torch.stack([model.logits(h) for h in torch.cat(hidden)])
 
@@ -94,4 +94,4 @@ def test_the_exported_base_has_our_logits(kernels: Kernels, tolerance: float, ex
 def test_the_tiny_model_has_the_shape_it_claims(tiny_base: Path) -> None:
     model = Model(load_checkpoint(tiny_base), PLAIN)
     assert model.new_cache(130).shape == (TINY["num_hidden_layers"], 2, 4, 16 * BLOCK)
-    assert spans(5, 2) == [(0, 2), (2, 4), (4, 5)] and spans(0, 2) == []
+    assert cut(5, 2) == [(0, 2), (2, 4), (4, 5)] and cut(0, 2) == []

@@ -9,6 +9,7 @@ document is one float32 tensor `[layers, B, 2G, D · BLOCK]`: of each block firs
 `[D, BLOCK]`, then their values as `[BLOCK, D]`. TorchScript reads the annotations here, as in `step.py`.
 """
 
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -100,14 +101,29 @@ def places(cache: Tensor, position: int, size: int) -> tuple[list[Tensor], list[
     return list(keys.unbind(0)), list(values.unbind(0))
 
 
-def write(layer: Tensor, position: int, keys: Tensor, values: Tensor) -> None:
-    """Put M tokens' keys and values, each `[M, G, D]`, at `position` of one layer `[B, 2G, D · BLOCK]`."""
+class Span(NamedTuple):
+    """The tokens `begin:end` of M that stand in one block, from the place `at` on."""
+
+    block: int
+    at: int
+    begin: int
+    end: int
+
+
+def spans(position: int, m: int) -> list[Span]:
+    """Where M tokens from `position` on stand."""
+    first = [position, *range(position - position % BLOCK + BLOCK, position + m, BLOCK), position + m]
+    return [Span(a // BLOCK, a % BLOCK, a - position, b - position) for a, b in pairwise(first)]
+
+
+def write(layer: Tensor, places: list[Span], keys: Tensor, values: Tensor) -> None:
+    """Put M tokens' keys and values, each `[M, G, D]`, into one layer `[B, 2G, D · BLOCK]`."""
     groups, size = keys.size(1), keys.size(2)
     length = layer.size(2) // size  # TorchScript knows no constant of a module
-    positions = torch.arange(position, position + keys.size(0))
-    block, at = positions // length, positions % length
-    layer[:, :groups].unflatten(2, [size, length])[block, :, :, at] = keys
-    layer[:, groups:].unflatten(2, [length, size])[block, :, at] = values
+    for span in places:
+        block, until = layer[span.block], span.at + span.end - span.begin
+        block[:groups].view(groups, size, length)[:, :, span.at : until] = keys[span.begin : span.end].permute(1, 2, 0)
+        block[groups:].view(groups, length, size)[:, span.at : until] = values[span.begin : span.end].transpose(0, 1)
 
 
 def read(layer: Tensor, positions: int, size: int) -> tuple[Tensor, Tensor]:

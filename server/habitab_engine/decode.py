@@ -16,7 +16,7 @@ from torch import Tensor
 from habitab_engine.errors import Cancelled
 from habitab_engine.few import FEW
 from habitab_engine.kv_cache import Slot
-from habitab_engine.model import Model, spans
+from habitab_engine.model import Model, cut
 from habitab_engine.recall import Recall
 from habitab_engine.stopping import Stop
 from habitab_engine.tokenizer import Tokenizer
@@ -87,7 +87,7 @@ def extend(model: Model, slot: Slot, tokens: Sequence[int], begin: int, cancelle
     del slot.tokens[begin:]
     if len(tokens) - begin == 1:
         return decode_one_token(model, slot, tokens[-1])
-    for start, end in spans(len(tokens) - begin, CHUNK):
+    for start, end in cut(len(tokens) - begin, CHUNK):
         if cancelled():
             raise Cancelled("A newer keystroke made the request pointless.")
         chunk = list(tokens[begin + start : begin + end])

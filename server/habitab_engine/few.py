@@ -9,33 +9,42 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from habitab_engine.attention import Attention, attend, write
+from habitab_engine.attention import Attention, Span, attend, write
 
 FEW = 8  # tokens up to which this is the quicker way
 
 
 class Few(NamedTuple):
-    """An int8 layer packed for FBGEMM; `gain` and `bias` are empty where there is none."""
+    """An int8 layer packed for FBGEMM; `gain` and `bias` are empty where there is none.
+
+    `numbers` are `NUMBERS` as tensors: TorchScript makes one of a Python number each time, slower than the product.
+    """
 
     packed: torch.classes.quantized.LinearPackedParamsBase  # type: ignore[name-defined]
     gain: Tensor
     bias: Tensor
+    numbers: list[Tensor]
+
+
+# The largest magnitude in a plane; 1.5 · 2²³, from where on float32 has no bits for a fraction; steps of the second
+# plane in one of the first.
+NUMBERS = (127.0, 12582912.0, 254.0)
 
 
 def rows(layer: Few, x: Tensor) -> Tensor:
     """`[M, K] -> [M, N]`, with the activations as two int8 planes, x ≈ s · (hi + lo / 254): about 15 bits.
 
-    A plane holds magnitudes up to 127; 128 is the zero of FBGEMM's unsigned activations. The kernel rounds the
-    planes. What the first leaves is found by adding 1.5 · 2²³, where float32 has no bits for a fraction: it rounds
-    the same, and `round` is slow.
+    128 is the zero of FBGEMM's unsigned activations. The kernel rounds the planes. What the first leaves is found by
+    adding `NUMBERS[1]`, which rounds the same; `round` is slow.
     """
+    most, rounding, finer = layer.numbers
     if layer.gain.numel() > 0:
         x = x * layer.gain
     m = x.size(0)
-    step = x.abs().amax(1, keepdim=True).clamp_(min=1e-30).div_(127.0)
+    step = x.abs().amax(1, keepdim=True).clamp_(min=1e-30).div_(most)
     planes = torch.empty([2 * m, x.size(1)])
     high = torch.div(x, step, out=planes[:m])
-    torch.sub(high, high.add(12582912.0).sub_(12582912.0), out=planes[m:]).mul_(254.0)
+    torch.sub(high, high.add(rounding).sub_(rounding), out=planes[m:]).mul_(finer)
     both = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32(planes, 1.0, 128, layer.packed)
     y = both[:m].add_(both[m:], alpha=1 / 254.0).mul_(step)
     return y if layer.bias.numel() == 0 else y.add_(layer.bias)
@@ -51,9 +60,9 @@ class FewBlock(NamedTuple):
 
 
 def few_tokens(
-    x: Tensor, blocks: list[FewBlock], cis: Tensor, position: int, groups: int, eps: float, attention: Attention
+    x: Tensor, blocks: list[FewBlock], cis: Tensor, places: list[Span], groups: int, eps: Tensor, attention: Attention
 ) -> Tensor:
-    """M tokens from `position` on through all blocks: `[M, width]` to the last hidden states `[M, width]`.
+    """M tokens at `places` through all blocks: `[M, width]` to the last hidden states `[M, width]`.
 
     `cis` `[M, 1, D/2]` are their rotations, `groups` is G, `eps` belongs to the sum of squares in RMSNorm.
     """
@@ -62,7 +71,7 @@ def few_tokens(
         heads = rows(block.qkv, normed(x, eps)).view(m, -1, size)
         turning = heads[:, :-groups].unflatten(2, [size // 2, 2])
         torch.view_as_complex(turning).mul_(cis)
-        write(attention.memory[i], position, heads[:, -2 * groups : -groups], heads[:, -groups:])
+        write(attention.memory[i], places, heads[:, -2 * groups : -groups], heads[:, -groups:])
         query = heads[:, : -2 * groups].reshape(-1, size)
         x = x + rows(block.output, attend(query, attention.memory[i], attention).view(m, -1))
         gate, up = rows(block.gate_up, normed(x, eps)).chunk(2, 1)
@@ -70,6 +79,6 @@ def few_tokens(
     return x
 
 
-def normed(x: Tensor, eps: float) -> Tensor:
+def normed(x: Tensor, eps: Tensor) -> Tensor:
     """RMSNorm without its gain and √width, which the next layer's weights hold (arXiv 1910.07467, eq. 4)."""
-    return x * x.square().sum(1, keepdim=True).add_(eps).rsqrt_()
+    return x * (x * x).sum(1, keepdim=True).add_(eps).rsqrt_()

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from habitab_engine.few import Few, rows
+from habitab_engine.few import NUMBERS, Few, rows
 from habitab_engine.step import DECODE, Packed, vector
 
 # Largest differences of a logit, which span about 40, from the plain path: of bag and int8, and of what is in bfloat16.
@@ -116,7 +116,8 @@ def _pack_few(weight: Weight) -> Few:
         whole = torch._make_per_channel_quantized_tensor(weight.values, weight.scale.double(), none, 0)
         packed = torch.ops.quantized.linear_prepack(whole, None)
     gain = _NONE if weight.gain is None else weight.gain
-    return Few(packed, gain, _NONE if weight.bias is None else weight.bias)
+    bias = _NONE if weight.bias is None else weight.bias
+    return Few(packed, gain, bias, [torch.tensor(number) for number in NUMBERS])
 
 
 def _pack(

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from habitab_engine.attention import Addresses, causal, new_cache, places, read, write
+from habitab_engine.attention import Addresses, Span, causal, new_cache, places, read, spans, write
 from habitab_engine.checkpoint import Checkpoint, ModelConfig, RowInt8, quantise_rows
 from habitab_engine.errors import Cancelled
 from habitab_engine.few import FEW, FewBlock, few_tokens, normed
@@ -114,11 +114,11 @@ class Model:
         self._cis = rotations(self.config, MAX_POSITIONS)
         c = self.config
         self._addresses = Addresses(c.heads, c.kv_heads, c.head_dim, MAX_POSITIONS)
-        self._eps = self.config.width * self.config.rms_eps
+        self._eps = torch.tensor(self.config.width * self.config.rms_eps)
 
     def _residual(self, x: Tensor) -> Tensor:
         """`x` `[width]` with the element that carries ε into its norm (`unit`)."""
-        return torch.cat([x, torch.tensor([self._eps**0.5])])
+        return torch.cat([x, self._eps.sqrt().view(1)])
 
     def new_cache(self, capacity: int) -> Tensor:
         """An empty KV cache for at least `capacity` positions."""
@@ -132,26 +132,26 @@ class Model:
         """
         ids, m = torch.tensor(tokens), len(tokens)
         x = self._embed[ids].float() * self._embed_scale[ids, None]
-        cis = self._cis[position : position + m, None]
+        cis, here = self._cis[position : position + m, None], spans(position, m)
         if m <= FEW and self._few_blocks:
             attention = self._addresses.of(cache, position, m)
-            return self._few(x, self._few_blocks, cis, position, self.config.kv_heads, self._eps, attention)
+            return self._few(x, self._few_blocks, cis, here, self.config.kv_heads, self._eps, attention)
         mask = causal(m, position).repeat(self.config.heads // self.config.kv_heads, 1)
         for layer, kv in zip(self._layers, cache, strict=True):
             if cancelled():
                 raise Cancelled("A newer keystroke made the request pointless.")
-            query = self._turned(layer.qkv.rows(normed(x, self._eps)), kv, position, cis)
+            query = self._turned(layer.qkv.rows(normed(x, self._eps)), kv, here, cis)
             x += layer.output.rows(self._attend(query, kv, position, mask))
             gate, up = layer.gate_up.rows(normed(x, self._eps)).chunk(2, 1)
             x += layer.down.rows(functional.silu(gate).mul_(up))
         return x
 
-    def _turned(self, qkv: Tensor, kv: Tensor, position: int, cis: Tensor) -> Tensor:
+    def _turned(self, qkv: Tensor, kv: Tensor, here: list[Span], cis: Tensor) -> Tensor:
         """Rotate queries and keys and put M tokens' keys and values into the cache; the queries `[M, H, D]`."""
         c = self.config
         heads = qkv.unflatten(1, (-1, c.head_dim))
         torch.view_as_complex(heads[:, : c.heads + c.kv_heads].unflatten(2, (-1, 2))).mul_(cis)
-        write(kv, position, *heads[:, c.heads :].unflatten(1, (2, c.kv_heads)).unbind(1))
+        write(kv, here, *heads[:, c.heads :].unflatten(1, (2, c.kv_heads)).unbind(1))
         return heads[:, : c.heads]
 
     def _attend(self, query: Tensor, kv: Tensor, position: int, mask: Tensor) -> Tensor:
@@ -181,6 +181,6 @@ class Model:
         return self._step(residual, self._blocks, self._head.packed, here, self._addresses.of(cache, position, 1))
 
 
-def spans(total: int, size: int) -> list[tuple[int, int]]:
+def cut(total: int, size: int) -> list[tuple[int, int]]:
     """Cut `range(total)` into consecutive spans of at most `size`."""
     return list(pairwise([*range(0, total, size), total])) if total else []

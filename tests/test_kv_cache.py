@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from habitab_engine.decode import prefill
+from habitab_engine import kv_cache
+from habitab_engine.decode import after, prefill
 from habitab_engine.engine import Engine
 from habitab_engine.kv_cache import KVCaches, Slot, common_prefix
 
@@ -60,6 +62,58 @@ def test_a_reused_cache_gives_the_logits_of_a_cold_run(base_engine: Engine) -> N
     expected, none = prefill(model, cold, tokens, go_on)
     assert none == 0 and warm.tokens == cold.tokens == tokens
     assert (logits - expected).abs().max() <= model.kernels.tolerance
+
+
+@given(st.lists(st.tuples(ids, st.integers(0, 3)), min_size=1, max_size=8), ids)
+def test_a_slot_follows_what_it_holds_and_nothing_else(runs: list[tuple[list[int], int]], wanted: list[int]) -> None:
+    """`held` is what the cache would hold, kept by hand; logits are named by the tokens that they follow."""
+    slot, held = Slot(torch.zeros(1)), list[int]()
+    for tokens, drafted in runs:
+        n = slot.reuse(tokens)
+        assert n == common_prefix(held, tokens) and slot.tokens + slot.rest == held
+        slot.overwrite(n)
+        slot.tokens += tokens[n:]
+        slot.rest = [drafted] * drafted
+        held = tokens + slot.rest
+        for position in range(len(tokens), len(held) + 1):
+            slot.learn(position, torch.tensor([len(held[:position]), *held[:position]]))
+    slot.reuse([])
+    for i, token in enumerate(wanted):
+        logits = slot.follow(token)
+        if logits is None:
+            return
+        assert logits.tolist() == [i + 1, *wanted[: i + 1]] and slot.tokens == wanted[: i + 1]
+
+
+def test_a_slot_keeps_few_logits_and_those_still_to_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kv_cache, "MOST_KNOWN", 4)
+    slot = Slot(torch.zeros(1), [7], rest=[7] * 20)
+    for position in range(1, 20):
+        slot.learn(position, torch.tensor(position))
+        slot.tokens, slot.rest = [7] * position, [7] * (21 - position)
+    slot.learn(20, torch.tensor(20))
+    assert list(slot.known) == [1, 2, 19, 20] and slot.follow(7) is not None
+
+
+def test_what_was_written_is_not_computed_again(tiny_engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, tokens = tiny_engine.model, tiny_engine.tokenizer.encode(CODE)
+    slot, passes = Slot(model.new_cache(256)), []
+    decode = model.decode
+    monkeypatch.setattr(model, "decode", lambda *a: passes.append(1) or decode(*a))
+
+    def write(prompt: list[int], ids: list[int]) -> list[torch.Tensor]:
+        first, _ = prefill(model, slot, prompt, go_on)
+        return [first, *(after(model, slot, token, None) for token in ids)]
+
+    once = write(tokens, [10, 11, 12])
+    passes.clear()
+    again = write(tokens, [10, 11, 13])  # typed on inside a word: the prompt is the same
+    assert len(passes) == 1 and all(a is b for a, b in zip(once[:3], again, strict=False))
+    passes.clear()
+    assert write([*tokens, 10], [11, 13])[1:] == again[2:] and not passes  # a word was finished as foreseen
+    fresh = Slot(model.new_cache(256))
+    expected, _ = prefill(model, fresh, [*tokens, 10, 11, 13], go_on)
+    assert (again[-1] - expected).abs().max() <= model.kernels.tolerance
 
 
 def test_the_same_prompt_again_computes_nothing(base_engine: Engine) -> None:

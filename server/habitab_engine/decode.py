@@ -73,18 +73,18 @@ def prefill(model: Model, slot: Slot, tokens: Sequence[int], cancelled: Flag) ->
     Raises Cancelled; the chunks done by then are kept.
     """
     reused = slot.reuse(tokens)
-    known = slot.logits_after(tokens)
-    if reused == len(tokens) and known is not None:
-        return known, reused
+    slot.known = {position: logits for position, logits in slot.known.items() if position >= reused}
+    if reused == len(tokens) and reused in slot.known:
+        return slot.known[reused], reused
     reused = min(reused, len(tokens) - 1)  # the last token is run again for its logits
     logits = extend(model, slot, tokens, reused, cancelled)
-    slot.ahead = (tuple(tokens), logits)
+    slot.learn(len(tokens), logits)
     return logits, reused
 
 
 def extend(model: Model, slot: Slot, tokens: Sequence[int], begin: int, cancelled: Flag) -> Tensor:
     """Run `tokens[begin:]` in chunks behind the cached `tokens[:begin]`; return the logits `[V]` after the last."""
-    del slot.tokens[begin:]
+    slot.overwrite(begin)
     if len(tokens) - begin == 1:
         return decode_one_token(model, slot, tokens[-1])
     for start, end in cut(len(tokens) - begin, CHUNK):
@@ -98,43 +98,42 @@ def extend(model: Model, slot: Slot, tokens: Sequence[int], begin: int, cancelle
 
 def decode_one_token(model: Model, slot: Slot, token: int) -> Tensor:
     """Append one token to the cache; return the logits `[V]` of the next."""
-    logits = model.decode(token, slot.cache, len(slot.tokens))
+    position = len(slot.tokens)
+    slot.overwrite(position)
+    logits = model.decode(token, slot.cache, position)
     slot.tokens.append(token)
+    slot.learn(position + 1, logits)
     return logits
 
 
-class Lookahead:
-    """The logits after each token; of what `draft` foresees they are computed in one pass, before it is asked.
+def after(model: Model, slot: Slot, token: int, draft: Draft | None) -> Tensor:
+    """Append `token`; return the logits `[V]` of the next.
 
-    `draft` gets the tokens so far and returns what may well come next, or nothing. The logits are those that
-    decoding one by one gives, within the tolerance of the kernels. What a pass wrote behind a token that was then
-    not taken, the next pass overwrites.
+    If the cache holds the token already, nothing is computed. What `draft` foresees, given the tokens so far, is
+    computed in the same pass; the logits are those that decoding one by one gives, within the tolerance of the
+    kernels.
     """
-
-    def __init__(self, model: Model, slot: Slot, draft: Draft | None) -> None:
-        self._model, self._slot, self._draft = model, slot, draft
-        self._known: list[tuple[int, Tensor]] = []
-
-    def after(self, token: int) -> Tensor:
-        """Append `token`; return the logits `[V]` of the next."""
-        if self._known and self._known[0][0] == token:
-            self._slot.tokens.append(token)
-            return self._known.pop(0)[1]
-        drafted = self._draft([*self._slot.tokens, token])[: FEW - 1] if self._draft else []
-        if not drafted:
-            self._known = []
-            return decode_one_token(self._model, self._slot, token)
-        logits = self._model.verify([token, *drafted], self._slot.cache, len(self._slot.tokens))
-        self._slot.tokens.append(token)
-        self._known = list(zip(drafted, logits[1:], strict=True))
-        return logits[0]
+    known = slot.follow(token)
+    if known is not None:
+        return known
+    drafted = draft([*slot.tokens, token])[: FEW - 1] if draft else []
+    if not drafted:
+        return decode_one_token(model, slot, token)
+    position = len(slot.tokens)
+    slot.overwrite(position)
+    logits = model.verify([token, *drafted], slot.cache, position)
+    slot.tokens.append(token)
+    slot.rest = drafted
+    for i, row in enumerate(logits.unbind(0), position + 1):
+        slot.learn(i, row)
+    return logits[0]
 
 
 @torch.inference_mode()
 def generate(model: Model, slot: Slot, tokenizer: Tokenizer, logits: Tensor, task: Task, cancelled: Flag) -> Generated:
     """Decode until a stop rule holds. `logits` `[V]` are those after the prompt. Raises Cancelled."""
     out, recall = Generated(), task.recall() if task.recall else None
-    ahead = Lookahead(model, slot, recall.draft if recall else None)
+    draft = recall.draft if recall else None
     wanted, written = task.healed + task.must_start, b""
     while not out.stop:
         if cancelled():
@@ -154,7 +153,7 @@ def generate(model: Model, slot: Slot, tokenizer: Tokenizer, logits: Tensor, tas
         out.text = written[len(task.healed) :].decode("utf-8", errors="ignore")
         _after(task, out)
         if not out.stop:
-            logits = ahead.after(token)
+            logits = after(model, slot, token, draft)
     return out
 
 

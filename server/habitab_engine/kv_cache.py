@@ -11,13 +11,17 @@ from torch import Tensor
 from habitab_engine.prompt import Layout
 from habitab_engine.types import Snippet
 
+MOST_KNOWN = 48  # logits kept in a slot, 0.2 MB each
+
 
 @dataclass(slots=True)
 class Slot:
-    """The cache of one document: `tokens` are the ids whose keys and values `cache` holds, in order.
+    """The cache of one document: `tokens` are the ids that count, whose keys and values `cache` holds, in order.
 
-    `layout`, `snippets` and `sources` are those of the document's last prompt. `ahead` keeps the logits after it, so
-    that asking for the same prompt again (healing often does, within a word) computes nothing.
+    `layout`, `snippets` and `sources` are those of the document's last prompt. `rest` are ids that stand in the cache
+    behind `tokens`: what was written there, or drafted. `known` are the logits after so many of `tokens` and `rest`.
+    So what was written once is not computed again while what is typed agrees with it; with token healing that is at
+    most keystrokes inside a word.
     """
 
     cache: Tensor
@@ -25,16 +29,34 @@ class Slot:
     layout: Layout | None = None
     snippets: tuple[Snippet, ...] = ()
     sources: tuple[str, ...] = ()
-    ahead: tuple[tuple[int, ...], Tensor] | None = None
+    rest: list[int] = field(default_factory=list)
+    known: dict[int, Tensor] = field(default_factory=dict)
 
     def reuse(self, tokens: Sequence[int]) -> int:
-        """Crop to the longest common prefix with `tokens` and return its length."""
-        n = common_prefix(self.tokens, tokens)
-        del self.tokens[n:]
+        """Let only the longest common prefix with `tokens` count, and return its length."""
+        held = self.tokens + self.rest
+        n = common_prefix(held, tokens)
+        self.tokens, self.rest = held[:n], held[n:]
         return n
 
-    def logits_after(self, tokens: Sequence[int]) -> Tensor | None:
-        return self.ahead[1] if self.ahead and self.ahead[0] == tuple(tokens) else None
+    def follow(self, token: int) -> Tensor | None:
+        """The logits after `token`, which then counts, if it stands next in the cache; else None."""
+        if self.rest[:1] != [token] or len(self.tokens) + 1 not in self.known:
+            return None
+        self.tokens.append(self.rest.pop(0))
+        return self.known[len(self.tokens)]
+
+    def overwrite(self, begin: int) -> None:
+        """Keys and values from position `begin` on are about to change."""
+        del self.tokens[begin:]
+        self.rest.clear()
+        self.known = {position: logits for position, logits in self.known.items() if position <= begin}
+
+    def learn(self, position: int, logits: Tensor) -> None:
+        """The logits after `position` tokens. Of too many the first are kept, and those that are still to be used."""
+        if len(self.known) >= MOST_KNOWN and (used := [p for p in self.known if p < len(self.tokens)]):
+            del self.known[max(used)]
+        self.known[position] = logits
 
 
 def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:

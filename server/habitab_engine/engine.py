@@ -41,6 +41,7 @@ from habitab_engine.recall import Feed, Recall, recall_at
 from habitab_engine.stopping import Stop, first_stop
 from habitab_engine.surroundings import Surroundings
 from habitab_engine.tokenizer import Tokenizer
+from habitab_engine.trim import trim
 from habitab_engine.types import Completion, CompletionRequest, Folder, OpenText, Suggestion
 from habitab_engine.workspaces import Workspaces
 
@@ -89,7 +90,9 @@ class Engine:
     @classmethod
     def load(cls, settings: EngineSettings) -> Engine:
         """Read the base model and get ready. Raises BaseModelError and its kin."""
-        return cls(load_checkpoint(Path(settings.base) if settings.base else None), settings)
+        engine = cls(load_checkpoint(Path(settings.base) if settings.base else None), settings)
+        trim()
+        return engine
 
     def complete(self, request: CompletionRequest, stop: threading.Event) -> Completion:
         """The suggestions for one cursor, best first. Raises Cancelled once `stop` is set."""

@@ -11,7 +11,7 @@ from torch import Tensor
 from habitab_engine.prompt import Layout
 from habitab_engine.types import Snippet
 
-MOST_KNOWN = 48  # logits kept in a slot, 0.2 MB each
+MOST_KNOWN = 24  # logits kept in a slot, 0.13 MB each
 
 
 @dataclass(slots=True)

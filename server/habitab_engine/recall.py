@@ -12,6 +12,7 @@ from torch import Tensor
 
 from habitab_engine.memory import Memory
 from habitab_engine.mixing import Floats, Prediction, Spelling
+from habitab_engine.trim import trim
 
 # Tokens drafted, behind a match of that many, as long as that share of its places agrees. Of 1,300 tokens written in
 # five packages, shorter matches and less agreement gave too many wrong drafts to be worth their passes.
@@ -110,3 +111,4 @@ class Feed:
             self._news.clear()
             if not self._news.wait(QUIET_SECONDS):
                 self.settle()
+                trim()

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from habitab_server.bench_figures import FEWEST_COMMITS, Typed, distance, similarity, summary
+from habitab_adapters.estimates import FEWEST_COMMITS, distance, similarity
+from habitab_server.bench_figures import Typed, summary
 
 TAKEN = Typed(
     exact=1, similarity=1.0, inner=1, inner_exact=1, characters=20, accepted=16, accepts=1, opportunities=1, shown=1,

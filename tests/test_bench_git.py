@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from habitab_adapters.handwork import content_of, is_typed, is_worth_typing
+from habitab_adapters.repository import Added, Checkout, Commit, Repository, is_wanted
 from habitab_engine.errors import InputError, MissingExtraError
-from habitab_server import bench_git, bench_lines
-from habitab_server.bench_git import Added, Checkout, Commit, Repository, is_wanted
-from habitab_server.bench_lines import Visit, content_of, is_typed, is_worth_typing, make_plan
+from habitab_server import bench_lines
+from habitab_server.bench_lines import Visit, make_plan
 from histories import History
 
 EVIL = "#!/bin/sh\ntouch {}\ncat\n"
@@ -174,7 +175,7 @@ def test_a_damaged_repository_is_refused_with_one_sentence(history: History) -> 
 
 
 def test_without_git_the_person_is_told_to_install_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bench_git, "environment", lambda: {"PATH": str(tmp_path)})
+    monkeypatch.setattr("habitab_adapters.repository.environment", lambda: {"PATH": str(tmp_path)})
     monkeypatch.setattr(os, "environ", {"PATH": str(tmp_path)})
     with pytest.raises(MissingExtraError, match="Git is not installed"):
         Repository(tmp_path)
@@ -296,7 +297,7 @@ def test_above_a_line_stands_the_new_file_and_below_it_the_old_one(rows: list[tu
     content = [text for text, _, _ in rows]
     added = frozenset(i for i, (_, is_added, _) in enumerate(rows) if is_added)
     typed = tuple(i for i in sorted(added) if rows[i][2])
-    visit = Visit(Commit("c", "p", "ada"), "a.py", typed, added)
+    visit = Visit(Commit("c", "p", "ada", 0), "a.py", typed, added)
     for number, line in zip(typed, visit.lines(content), strict=True):
         assert [*line.above, line.text] == content[: number + 1]
         assert line.below == [text for i, text in enumerate(content) if i > number and i not in added]

@@ -19,9 +19,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from habitab_adapters.pretrain import pip_client
+from habitab_adapters.repository import Repository
 from habitab_engine.errors import InputError
 from habitab_server import bench_history, bench_pip, cli
-from habitab_server.bench_git import Repository
 from habitab_server.bench_history import Release, in_order, read_release, write
 from habitab_server.bench_lines import make_plan
 
@@ -243,13 +244,13 @@ def test_an_archive_counts_only_whole_and_as_the_index_promised(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     body, target = b"an archive", tmp_path / "a"
-    assert bench_pip.fetch(Session(body), link(hashlib.sha256(body).hexdigest()), target)
+    assert pip_client.fetch(Session(body), link(hashlib.sha256(body).hexdigest()), target)
     assert target.read_bytes() == body
-    assert bench_pip.fetch(Session(body), link(None), target)
-    assert not bench_pip.fetch(Session(body), link("00"), target)
-    assert not bench_pip.fetch(Session(body, status=404), link(None), target)
-    monkeypatch.setattr(bench_pip, "LARGEST_ARCHIVE", 5)
-    assert not bench_pip.fetch(Session(body), link(None), target)
+    assert pip_client.fetch(Session(body), link(None), target)
+    assert not pip_client.fetch(Session(body), link("00"), target)
+    assert not pip_client.fetch(Session(body, status=404), link(None), target)
+    monkeypatch.setattr(pip_client, "LARGEST_ARCHIVE", 5)
+    assert not pip_client.fetch(Session(body), link(None), target)
 
 
 def test_times_of_upload_are_taken_where_the_index_has_them() -> None:

@@ -10,12 +10,12 @@ from types import SimpleNamespace
 
 import pytest
 
+from habitab_adapters.repository import Checkout
 from habitab_engine.errors import EngineError
 from habitab_engine.home import Home
 from habitab_engine.types import SOURCES, Completion, CompletionRequest, Folder, OpenText, Suggestion
 from habitab_server import bench, bench_replay, cli
 from habitab_server.bench_figures import Typed
-from habitab_server.bench_git import Checkout
 from habitab_server.bench_lines import Line
 from habitab_server.bench_replay import COLUMNS, Column, Desk, Ledger, Workbench, type_line
 from histories import History

@@ -24,7 +24,7 @@ from habitab_engine.types import CompletionRequest, Snippet
 from habitab_engine.workspace import Document, OnGone, OnText, Workspace
 
 # Chunks looked at of each source, before those are left out that the prompt holds anyway.
-_CHUNKS = 12
+CHUNKS = 12
 # Places edited lately that are looked at, and lines shown around one.
 _PLACES, _AROUND = 6, 2
 # Imported names whose definitions are looked at, and the paths that may define one.
@@ -136,18 +136,19 @@ def _candidates(workspace: Workspace, request: CompletionRequest) -> Iterator[Ca
     documents = {document.key: document for document in workspace.documents()}
     lines = cache(lambda path: workspace.index.text(path).split("\n"))
     if "open" in request.sources:
-        yield from _chunks("open", search.best(_CHUNKS, among=documents), lines, documents)
+        yield from chunks("open", search.best(CHUNKS, among=documents), lines, documents)
     if "similar" in request.sources:
-        found = [chunk for chunk in search.best(2 * _CHUNKS) if chunk.path not in documents]
-        yield from _chunks("similar", found[:_CHUNKS], lines, documents)
+        found = [chunk for chunk in search.best(2 * CHUNKS) if chunk.path not in documents]
+        yield from chunks("similar", found[:CHUNKS], lines, documents)
     if "edits" in request.sources:
         yield from _edits(search, list(documents.values()))
     own = workspace.document(request.document)
     if "imports" in request.sources and own is not None:
-        yield from _definitions(workspace.index, request, own, search, lines)
+        yield from definitions(workspace.index, request, own, search, lines)
 
 
-def _chunks(source: str, found: list[Found], lines: _Lines, documents: dict[str, Document]) -> Iterator[Candidate]:
+def chunks(source: str, found: list[Found], lines: _Lines, documents: dict[str, Document]) -> Iterator[Candidate]:
+    """What was found, as candidates of `source`; `documents` are the open ones by key."""
     for chunk in found:
         name = documents[chunk.path].name if chunk.path in documents else chunk.path
         yield Candidate(source, chunk.score, name, _joined(lines(chunk.path)[chunk.first : chunk.last]))
@@ -162,9 +163,10 @@ def _edits(search: Search, documents: list[Document]) -> Iterator[Candidate]:
         yield Candidate("edits", search.share(shown), document.name, shown)
 
 
-def _definitions(
+def definitions(
     index: Index, request: CompletionRequest, own: Document, search: Search, lines: _Lines
 ) -> Iterator[Candidate]:
+    """The heads of what the names near the cursor mean that `own` imports."""
     for imported, name in names_used(request.prefix, own.outline.imports)[:_NAMES]:
         agreed = [(agreement(imported, name, own.key, path), path) for path in index.defining(name)[:_PATHS]]
         best, path = max(agreed, key=lambda found: found[0], default=(0, ""))

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass, fields
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
+from habitab_adapters.estimates import FEWEST_COMMITS, Array, interval, plain, resamples
+
 SHOWN_COST = 0.2  # of a character that is shown and not accepted
-RESAMPLES = 2_000
-FEWEST_COMMITS = 20  # with fewer, lines are resampled
-LEVEL = (2.5, 97.5)
 
 
 @dataclass(slots=True)
@@ -74,7 +70,7 @@ def summary(columns: Mapping[str, Sequence[Typed]], commits: Sequence[str]) -> d
     names = sorted(set(commits))
     by_commit = len(names) >= FEWEST_COMMITS
     units = [names.index(commit) for commit in commits] if by_commit else list(range(len(commits)))
-    weights = _resamples(max(units) + 1)
+    weights = resamples(max(units) + 1)
     exact, resampled = {}, {}
     for column, lines in columns.items():
         sums = np.zeros((max(units) + 1, len(NAMES)))
@@ -82,17 +78,11 @@ def summary(columns: Mapping[str, Sequence[Typed]], commits: Sequence[str]) -> d
         exact[column] = figures(_named(sums.sum(0)))
         resampled[column] = figures(_named(weights @ sums))
     return {
-        "columns": {column: {name: _plain(float(v)) for name, v in found.items()} for column, found in exact.items()},
+        "columns": {column: {name: plain(float(v)) for name, v in found.items()} for column, found in exact.items()},
         "intervals": {column: {name: interval(v) for name, v in found.items()} for column, found in resampled.items()},
         "ratios": _ratios(exact, resampled),
         "resampled": "commits" if by_commit else "lines",
     }
-
-
-def _resamples(units: int) -> Array:
-    """How often each unit is drawn, `[RESAMPLES, units]`."""
-    rng = np.random.default_rng(0)
-    return rng.multinomial(units, [1 / units] * units, size=RESAMPLES).astype(np.float64)
 
 
 def _named(sums: Array) -> dict[str, Array]:
@@ -105,32 +95,5 @@ def _ratios(exact: Mapping[str, dict[str, Array]], resampled: Mapping[str, dict[
     with np.errstate(divide="ignore", invalid="ignore"):
         for lower, upper in pairwise(names):
             ratio, spread = (of[upper]["completed_ratio"] / of[lower]["completed_ratio"] for of in (exact, resampled))
-            found[f"{upper}/{lower}"] = {"completed_ratio": _plain(float(ratio)), "interval": interval(spread)}
+            found[f"{upper}/{lower}"] = {"completed_ratio": plain(float(ratio)), "interval": interval(spread)}
     return found
-
-
-def interval(values: Array) -> list[float] | None:
-    """The middle 95 % of resampled values; None where none of them is a number."""
-    finite = values[np.isfinite(values)]
-    return [round(float(v), 4) for v in np.percentile(finite, LEVEL)] if len(finite) else None
-
-
-def _plain(value: float) -> float | None:
-    """JSON knows no NaN: where nothing was measured stands null."""
-    return round(value, 4) if math.isfinite(value) else None
-
-
-def similarity(text: str, wanted: str) -> float:
-    """1 − Levenshtein distance / the longer length; 1.0 for two empty texts."""
-    longer = max(len(text), len(wanted))
-    return 1 - distance(text, wanted) / longer if longer else 1.0
-
-
-def distance(a: str, b: str) -> int:
-    """Levenshtein's: the fewest characters put in, taken out or replaced."""
-    row = list(range(len(b) + 1))
-    for i, x in enumerate(a, 1):
-        corner, row[0] = row[0], i
-        for j, y in enumerate(b, 1):
-            corner, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, corner + (x != y))
-    return row[-1]

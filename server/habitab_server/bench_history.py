@@ -30,9 +30,9 @@ from typing import IO, Any, cast
 
 from rich.console import Console
 
+from habitab_adapters.repository import LARGEST_BLOB, environment, is_wanted, run_git
 from habitab_engine.errors import InputError
 from habitab_engine.home import private_folder
-from habitab_server.bench_git import LARGEST_BLOB, environment, is_wanted, run_git
 
 MOST_RELEASES = 120
 MOST_BYTES = 300_000_000  # of one release, unpacked

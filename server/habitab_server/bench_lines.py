@@ -12,35 +12,19 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from functools import cached_property
-from pathlib import Path
 
-from habitab_engine import privacy
+from habitab_adapters.handwork import content_of, is_typed, is_worth_typing
+from habitab_adapters.repository import Added, Commit, Repository
 from habitab_engine.errors import InputError
-from habitab_engine.syntax import PLAIN, syntax_of
-from habitab_engine.tree import is_handmade, language_for
-from habitab_server.bench_git import Added, Commit, Repository, is_wanted
 
 SEED = 0
 STRETCH = 6  # lines in a row that a sample takes: fewer would be no typing, more would be fewer commits
 MOST_COMMITS = 2_000  # whose patches are read; of a longer history, as many spread over it
-SHORTEST, LONGEST, LEAST_VISIBLE = 3, 200, 3  # characters of a line worth typing
-_NOT_TYPED_FOLDERS = frozenset(
-    {
-        *("vendor", "vendored", "_vendor", "_vendored", "third_party", "third-party", "thirdparty", "node_modules"),
-        *("bower_components", "site-packages", "dist", "generated", "__generated__"),
-    }
-)
-_NOT_TYPED_NAMES = (
-    *("*.min.*", "*-lock.*", "*.generated.*", "*_generated.*", "*_pb2.py", "*_pb2.pyi", "*_pb2_grpc.py"),
-    *("*.pb.go", "*.pb.h", "*.pb.cc", "*.g.dart", "*.ini", "*.cfg", "*.conf"),
-)
 # Names of several words, which are neither a keyword nor prose; asked for behind `BEGUN` characters of them.
 _NAME = re.compile(r"[^\W\d]\w*")
 _SEVERAL_WORDS = re.compile(r"[^\W_]_+[^\W_]|[a-z0-9][A-Z]")
 BEGUN, LEAST_LEFT = 3, 2
-_LONGEST_LINE = 5_000  # characters; a file with a longer one was made by a program
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,20 +148,6 @@ def _commits(repository: Repository, author: str | None) -> list[Commit]:
     return own
 
 
-def is_typed(path: str) -> bool:
-    """Whether a person would write such a file by hand, and habitab would serve it: code by its name."""
-    language, parts = language_for(path), path.lower().split("/")
-    if not is_wanted(path) or not language or syntax_of(language) is PLAIN:
-        return False
-    if _NOT_TYPED_FOLDERS & set(parts[:-1]) or any(fnmatchcase(parts[-1], name) for name in _NOT_TYPED_NAMES):
-        return False
-    return privacy.why_private(Path("/", path), (), respect_gitignore=False) is None
-
-
-def is_worth_typing(line: str) -> bool:
-    return SHORTEST <= len(line) <= LONGEST and len("".join(line.split())) >= LEAST_VISIBLE
-
-
 def _stretches(added: Added) -> Iterator[_Stretch]:
     for hunk in added.hunks:
         numbers = tuple(n for n, line in hunk if n not in added.moved and is_worth_typing(line))
@@ -212,20 +182,3 @@ def _visits(commits: Sequence[Commit], files: Sequence[Added], chosen: Sequence[
         if numbers := typed.get((added.commit, added.path)):
             all_added = frozenset(number for hunk in added.hunks for number, _ in hunk)
             yield Visit(by_id[added.commit], added.path, tuple(sorted(numbers)), all_added)
-
-
-def content_of(repository: Repository, commit: str, path: str) -> list[str]:
-    """The lines of a file at a commit; none where it is no UTF-8 text, or was not written by hand."""
-    text = as_text(repository.blob(f"{commit}:{path}") or b"")
-    lines = text.split("\n")
-    if not text or "\r" in text or not is_handmade(text) or max(map(len, lines)) > _LONGEST_LINE:
-        return []
-    return lines
-
-
-def as_text(data: bytes) -> str:
-    """UTF-8 text with `\\n` line ends and without a byte order mark; "" for anything else."""
-    try:
-        return "" if b"\0" in data else data.decode("utf-8-sig").replace("\r\n", "\n")
-    except UnicodeDecodeError:
-        return ""

@@ -1,19 +1,18 @@
 """Run as a program: pip's own client lists a package's releases and downloads their archives, and stops there.
 
-`pip download` would also run the build of a source archive to learn its dependencies. So pip's index and session are
-used from inside, with the settings, proxies and certificates that pip has; nothing is unpacked, built or installed.
+Nothing is unpacked, built or installed (`pip_client.py` says why it takes pip from inside).
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-LARGEST_ARCHIVE = 50_000_000
+from habitab_adapters.pretrain.pip_client import fetch, index
+
 _JSON = "application/vnd.pypi.simple.v1+json"
 
 
@@ -22,15 +21,7 @@ def main(package: str, folder: Path, most: int) -> None:
 
     `uploaded` is the index's time in ISO format, "" where it gives none.
     """
-    from pip._internal.commands import create_command
-
-    command = create_command("download")
-    options, _ = command.parse_args(["--no-deps", "--quiet", package])
-    with command.main_context():
-        session = command.get_default_session(options)  # type: ignore[attr-defined]
-        finder = command._build_package_finder(  # type: ignore[attr-defined]
-            options=options, session=session, ignore_requires_python=True
-        )
+    with index(package) as (session, finder):
         links = list(one_kind(finder.find_all_candidates(package)))[-most:]
         times = upload_times(session, finder.index_urls, package) if links else {}
         found = [
@@ -60,23 +51,6 @@ def upload_times(session: Any, index_urls: list[str], package: str) -> dict[str,
         if reply.status_code == 200 and _JSON in reply.headers.get("Content-Type", ""):
             times |= {file["filename"]: file["upload-time"] for file in reply.json()["files"] if "upload-time" in file}
     return times
-
-
-def fetch(session: Any, link: Any, target: Path) -> bool:
-    """Download one archive and check its hash; False for one that is too large or gone."""
-    reply = session.get(link.url_without_fragment, headers={"Accept-Encoding": "identity"}, stream=True)
-    if reply.status_code != 200:
-        return False
-    digest, size = hashlib.new(link.hash_name) if link.hash_name else None, 0
-    with target.open("wb") as file:
-        for part in reply.iter_content(1 << 20):
-            size += len(part)
-            if size > LARGEST_ARCHIVE:
-                return False
-            file.write(part)
-            if digest:
-                digest.update(part)
-    return digest is None or digest.hexdigest() == link.hash
 
 
 if __name__ == "__main__":

@@ -33,15 +33,18 @@ from uuid import uuid4
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+import habitab_adapters
+from habitab_adapters.estimates import similarity
+from habitab_adapters.handwork import as_text, content_of
+from habitab_adapters.repository import Checkout, Commit, Repository
 from habitab_engine import __version__, gate
 from habitab_engine.config import EngineSettings, Settings
 from habitab_engine.errors import EngineError
 from habitab_engine.home import Home, open_private, private_folder
 from habitab_engine.syntax import language_of
 from habitab_engine.types import SOURCES, Completion, CompletionRequest, Folder, OpenText
-from habitab_server.bench_figures import Typed, similarity, summary
-from habitab_server.bench_git import Checkout, Commit, Repository
-from habitab_server.bench_lines import SEED, Line, Plan, as_text, content_of, make_plan
+from habitab_server.bench_figures import Typed, summary
+from habitab_server.bench_lines import SEED, Line, Plan, make_plan
 from habitab_server.documents import Document, Place, Snapshot
 from habitab_server.suggestions import Entry, Spot, Suggestions
 
@@ -318,8 +321,9 @@ def _ledger_file(home: Home, base: Path | None, facts: list[Any]) -> Path:
     folder = home.user_folder / "bench"
     private_folder(folder)
     code = hashlib.sha256()
-    here, engine = Path(__file__).parent, Path(gate.__file__).parent
-    own = [here / f"{name}.py" for name in ("bench_bits", "bench_git", "bench_lines", "documents", "suggestions")]
+    here, adapters, engine = (Path(file).parent for file in (__file__, habitab_adapters.__file__, gate.__file__))
+    own = [here / f"{name}.py" for name in ("bench_bits", "bench_lines", "documents", "suggestions")]
+    own += [adapters / f"{name}.py" for name in ("repository", "handwork")]
     for file in [Path(__file__), *own, *sorted(engine.glob("*.py"))]:
         code.update(file.read_bytes())
     key = json.dumps([__version__, code.hexdigest(), describe(base)["sha256"], *facts])

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -17,6 +17,7 @@ import click
 
 from habitab_engine import __version__
 from habitab_engine.errors import HabitabError, InputError, MissingBaseError, PositionError
+from habitab_server.cli_base import base_group
 
 if TYPE_CHECKING:
     from habitab_engine.home import Home
@@ -180,33 +181,7 @@ def bench_history(session: Session, package: str) -> None:
     click.echo(json.dumps(run_history(session.home, package)))
 
 
-@cli.group("base")
-def base_group() -> None:
-    """The base model."""
-
-
-@base_group.command("info")
-@click.pass_obj
-def base_info(session: Session) -> None:
-    """What the base model is; its checksums are verified."""
-    from habitab_engine.checkpoint import describe
-
-    facts = describe(session.base)
-    width = max(map(len, facts))
-    session.finish(facts, "\n".join(f"{name:<{width}}  {_plain(value)}" for name, value in facts.items()))
-
-
-@base_group.command("export")
-@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
-@click.option("--format", "kind", type=click.Choice(["hf", "gguf"]), required=True)
-@click.pass_obj
-def base_export(session: Session, folder: Path, kind: str) -> None:
-    """Write the base model for transformers (hf) or llama.cpp (gguf) into DIR."""
-    from habitab_engine.export import export_gguf, export_hf
-
-    export: Callable[[Path, Path | None], list[Path]] = export_hf if kind == "hf" else export_gguf
-    files = [str(path) for path in export(folder, session.base)]
-    session.finish({"format": kind, "files": files}, "\n".join(files))
+cli.add_command(base_group)
 
 
 @cli.command()
@@ -319,10 +294,6 @@ def drawn(request: CompletionRequest, completion: Completion) -> str:
 
 def _marked(text: str) -> str:
     return click.style(text, fg="green") if sys.stdout.isatty() else f"├{text}┤"
-
-
-def _plain(value: object) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 # ---- the way out ----

@@ -43,11 +43,15 @@ _MODE = re.compile(rb"(?:new file mode|new mode|index \S+) (\d{6})\n")
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """A commit that is no merge; `parent` is a commit, or the empty tree before the first one."""
+    """A commit that is no merge; `parent` is a commit, or the empty tree before the first one.
+
+    `written` is when its author made it, in seconds since 1970.
+    """
 
     id: str
     parent: str
     author: str
+    written: int
 
 
 # Consecutive lines of a file with their numbers from 0 on.
@@ -103,11 +107,14 @@ class Repository:
 
     def commits(self) -> list[Commit]:
         """All commits but merges that lead to the head, parents first, otherwise oldest first."""
-        listed = self._run("rev-list", "--date-order", "--reverse", "--no-merges", "--format=%H%x00%P%x00%ae", "HEAD")
+        listed = self._run(
+            "rev-list", "--date-order", "--reverse", "--no-merges", "--format=%H%x00%P%x00%ae%x00%at", "HEAD"
+        )
         found = []
         for line in listed.splitlines()[1::2]:
-            identity, parents, author = line.split("\0")
-            found.append(Commit(identity, parents.partition(" ")[0] or self.empty_tree, author.casefold()))
+            identity, parents, author, written = line.split("\0")
+            parent = parents.partition(" ")[0] or self.empty_tree
+            found.append(Commit(identity, parent, author.casefold(), int(written)))
         return found
 
     def added(self, commits: Sequence[str]) -> Iterator[Added]:

@@ -1,0 +1,1 @@
+"""How the shared base is made: corpus, examples, training, evaluation, export."""

@@ -1,0 +1,252 @@
+"""The base network (Llama) for training: float32 weights, products in the type of the device, no padding.
+
+Shapes: N tokens of several sequences one behind the other, H query heads, G key/value heads, D head width. Only
+attention needs to know where a sequence begins, so everything else works on `[N, …]` and no time goes into padding.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.attention.varlen import varlen_attn
+
+from habitab_adapters.pretrain.batches import LONGEST
+from habitab_engine.checkpoint import Checkpoint, ModelConfig, RowInt8
+from habitab_engine.errors import BaseModelError, InputError
+from habitab_engine.model import MAX_POSITIONS, rotations
+
+# Where sequences begin: (rows, length) of neighbours of one length, or an int32 tensor of ends [S + 1] for CUDA's
+# attention over sequences of any lengths.
+Seams = tuple[tuple[int, int], ...] | Tensor
+_PARTS = {
+    "qkv": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+    "output": ("self_attn.o_proj",),
+    "gate_up": ("mlp.gate_proj", "mlp.up_proj"),
+    "down": ("mlp.down_proj",),
+}
+_NORMS = {"norm": "input_layernorm", "mlp_norm": "post_attention_layernorm"}
+# Shapes a block may be compiled for; the batches of a run have about a third of them.
+MOST_SHAPES = 32
+# A token sees all before it and none after; releases of torch say so in one of two ways.
+_NAMED = inspect.signature(varlen_attn).parameters
+_CAUSAL: dict[str, Any] = {"window_size": (-1, 0)} if "window_size" in _NAMED else {"is_causal": True}
+
+
+class Matrix(nn.Module):
+    """x·Wᵀ with W `[out, in]` in float32, multiplied in the type of x.
+
+    With a `rank` W stays as it is and W + U·D is computed, U `[out, rank]` from zero and D `[rank, in]` random
+    (LoRA, arXiv 2106.09685, with α = r).
+    """
+
+    def __init__(self, weight: Tensor, rank: int, random: torch.Generator) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(weight, requires_grad=not rank)
+        self.down = self.up = None
+        if rank:
+            out, width = weight.shape
+            self.down = nn.Parameter(torch.randn(rank, width, generator=random) / width**0.5)
+            self.up = nn.Parameter(torch.zeros(out, rank))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = functional.linear(x, self.weight.to(x.dtype))
+        if self.down is None or self.up is None:
+            return y
+        return y + functional.linear(functional.linear(x, self.down.to(x.dtype)), self.up.to(x.dtype))
+
+    def merged(self) -> Tensor:
+        """The float32 matrix that does the same."""
+        return self.weight if self.down is None or self.up is None else self.weight + self.up @ self.down
+
+
+class Block(nn.Module):
+    """Attention and MLP of one layer, q+k+v and gate+up as one product each."""
+
+    qkv: Matrix
+    output: Matrix
+    gate_up: Matrix
+    down: Matrix
+    norm: nn.Parameter
+    mlp_norm: nn.Parameter
+
+    def __init__(self, config: ModelConfig, tensors: Mapping[str, Tensor], rank: int, random: torch.Generator) -> None:
+        super().__init__()
+        self.heads, self.kv_heads, self.head_dim = config.heads, config.kv_heads, config.head_dim
+        self.eps = config.rms_eps
+        for name, parts in _PARTS.items():
+            weight = torch.cat([tensors[f"{part}.weight"] for part in parts])
+            self.add_module(name, Matrix(weight, rank, random))
+        for name, source in _NORMS.items():
+            self.register_parameter(name, nn.Parameter(tensors[f"{source}.weight"], requires_grad=not rank))
+
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, seams: Seams) -> Tensor:
+        x = x + self.output(self._attend(self.qkv(normed(x, self.norm, self.eps)), cos, sin, seams))
+        gate, up = self.gate_up(normed(x, self.mlp_norm, self.eps)).chunk(2, dim=-1)
+        return x + self.down(functional.silu(gate) * up)
+
+    def _attend(self, qkv: Tensor, cos: Tensor, sin: Tensor, seams: Seams) -> Tensor:
+        """Causal attention within each sequence: `[N, (H+2G)·D]` → `[N, H·D]`."""
+        heads = qkv.unflatten(1, (-1, self.head_dim))
+        turned, values = heads.split([self.heads + self.kv_heads, self.kv_heads], dim=1)
+        queries, keys = rotated(turned, cos, sin).split([self.heads, self.kv_heads], dim=1)
+        if isinstance(seams, Tensor):
+            return _causal_anywhere(seams, queries, keys, values)
+        sizes = [rows * length for rows, length in seams]
+        parts = zip(seams, *(t.split(sizes) for t in (queries, keys, values)), strict=True)
+        return torch.cat([_causal(rows, q, k, v) for (rows, _), q, k, v in parts])
+
+    def split(self) -> dict[str, Tensor]:
+        """The weights under Hugging Face's names, fused ones taken apart."""
+        q, kv = self.heads * self.head_dim, self.kv_heads * self.head_dim
+        sizes = {"qkv": [q, kv, kv], "gate_up": [len(self.gate_up.weight) // 2] * 2}
+        named = {f"{source}.weight": getattr(self, name) for name, source in _NORMS.items()}
+        for name, parts in _PARTS.items():
+            matrix = getattr(self, name).merged()
+            pieces = matrix.split(sizes.get(name, [len(matrix)]))
+            named |= {f"{part}.weight": piece for part, piece in zip(parts, pieces, strict=True)}
+        return named
+
+
+class Network(nn.Module):
+    """The whole decoder; embedding and head are one matrix. `cos` and `sin` are RoPE's, `[positions, 1, D/2]`."""
+
+    cos: Tensor
+    sin: Tensor
+
+    def __init__(self, config: ModelConfig, tensors: Mapping[str, Tensor], rank: int = 0, seed: int = 0) -> None:
+        """`tensors` in float32 under Hugging Face's names; they become the parameters.
+
+        Raises BaseModelError for a model that this network cannot compute.
+        """
+        super().__init__()
+        if not config.tied or config.attention_bias:
+            raise BaseModelError("Only models of the llama family with tied embeddings can be trained; choose another.")
+        random = torch.Generator().manual_seed(seed)
+        self.config = config
+        self.embed = nn.Parameter(tensors["model.embed_tokens.weight"], requires_grad=not rank)
+        self.norm = nn.Parameter(tensors["model.norm.weight"], requires_grad=not rank)
+        layers = (_under(f"model.layers.{i}.", tensors) for i in range(config.layers))
+        self.blocks = nn.ModuleList(Block(config, layer, rank, random) for layer in layers)
+        turns = rotations(config, MAX_POSITIONS)[:, None]
+        self.register_buffer("cos", turns.real.contiguous(), persistent=False)
+        self.register_buffer("sin", turns.imag.contiguous(), persistent=False)
+
+    def forward(self, tokens: Tensor, positions: Tensor, seams: Seams, kind: torch.dtype) -> Tensor:
+        """The last hidden states `[N, width]`, normed, of `tokens` [N] at `positions` [N], computed in `kind`."""
+        x = functional.embedding(tokens, self.embed).to(kind)
+        cos, sin = self.cos[positions], self.sin[positions]
+        for block in self.blocks:
+            x = block(x, cos, sin, seams)
+        return normed(x, self.norm, self.config.rms_eps)
+
+    def matrix_weights(self) -> int:
+        """Weights of the blocks' matrices, low-rank factors left out."""
+        return sum(m.weight.numel() for m in self.modules() if isinstance(m, Matrix))
+
+    def compile_blocks(self) -> None:
+        """Compiles the blocks, once for each shape of a batch; all blocks share the code of one."""
+        torch._dynamo.config.recompile_limit = MOST_SHAPES
+        for block in self.blocks:
+            block.compile(dynamic=False)
+
+    def layers(self) -> Iterator[Block]:
+        """The blocks from the first to the last."""
+        return (block for block in self.blocks if isinstance(block, Block))
+
+    def head(self, kind: torch.dtype) -> Tensor:
+        """The matrix `[V, width]` from hidden states to logits."""
+        return self.embed.to(kind)
+
+    @torch.no_grad()
+    def tensors(self) -> dict[str, Tensor]:
+        """The weights in float32 on the CPU under Hugging Face's names, low-rank factors merged."""
+        named: dict[str, Tensor] = {"model.embed_tokens.weight": self.embed, "model.norm.weight": self.norm}
+        for i, block in enumerate(self.layers()):
+            named |= {f"model.layers.{i}.{name}": tensor for name, tensor in block.split().items()}
+        return {name: tensor.detach().cpu().contiguous() for name, tensor in named.items()}
+
+
+def normed(x: Tensor, gain: Tensor, eps: float) -> Tensor:
+    """RMSNorm (arXiv 1910.07467) of x `[N, width]`, computed in at least float32, in the type of x."""
+    if x.is_cpu:
+        y: Tensor = _Norm.apply(x, gain, eps)
+        return y
+    return functional.rms_norm(x.float(), (x.shape[-1],), gain, eps).to(x.dtype)
+
+
+class _Norm(torch.autograd.Function):
+    """The norm by hand for a CPU, where no compiler fuses it: half the time, and only x is kept.
+
+    y = x·r·g with r = (mean x² + ε)^−½; dx = g·dy·r − x·r³·mean(g·dy·x), dg = Σ r·dy·x over the rows.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, gain: Tensor, eps: float) -> Tensor:
+        exact = x.to(gain.dtype)
+        root = (torch.linalg.vector_norm(exact, dim=1, keepdim=True).square_() / x.shape[1] + eps).rsqrt_()
+        ctx.save_for_backward(x, gain, root)
+        return (exact * root).mul_(gain).to(x.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        x, gain, root = ctx.saved_tensors
+        exact, slope = x.to(gain.dtype), grads[0].to(gain.dtype)
+        both = slope * exact
+        along = (both @ gain)[:, None].mul_(root.pow(3)).div_(-x.shape[1])
+        return (slope * gain).mul_(root).addcmul_(exact, along).to(x.dtype), both.T @ root[:, 0], None
+
+
+def rotated(heads: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """`heads` [N, ·, D] turned by their positions (RoPE, arXiv 2104.09864); a head's halves are the coordinates."""
+    a, b = heads.float().chunk(2, dim=-1)
+    return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1).to(heads.dtype)
+
+
+def _causal(rows: int, *qkv: Tensor) -> Tensor:
+    """Attention of `rows` sequences of one length: `[rows·T, ·, D]` each → `[rows·T, H·D]`."""
+    q, k, v = (t.unflatten(0, (rows, -1)).transpose(1, 2) for t in qkv)
+    out = functional.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
+    return out.transpose(1, 2).flatten(2).flatten(0, 1)
+
+
+def _causal_anywhere(ends: Tensor, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    """The same for sequences of any lengths up to `LONGEST` in one call (flash attention, arXiv 2307.08691)."""
+    group = queries.shape[1] // keys.shape[1]
+    k, v = (t.repeat_interleave(group, dim=1) for t in (keys, values))
+    out = varlen_attn(queries.contiguous(), k, v, ends, ends, LONGEST, LONGEST, **_CAUSAL)
+    assert isinstance(out, Tensor)  # a tuple only where more is asked for
+    return out.flatten(1)
+
+
+def floats(checkpoint: Checkpoint) -> dict[str, Tensor]:
+    """The tensors in float32, copies of their own."""
+    whole = {n: t.float() if isinstance(t, RowInt8) else t for n, t in checkpoint.tensors.items()}
+    return {name: tensor.to(torch.float32, copy=True) for name, tensor in whole.items()}
+
+
+def pruned(
+    config: ModelConfig, tensors: Mapping[str, Tensor], kept: Sequence[int]
+) -> tuple[ModelConfig, dict[str, Tensor]]:
+    """The model with the layers `kept` only, numbered anew (ShortGPT, arXiv 2403.03853).
+
+    Raises InputError for layers that the model has not, or that do not rise.
+    """
+    if not kept or list(kept) != sorted(set(kept)) or not 0 <= kept[0] <= kept[-1] < config.layers:
+        raise InputError(f"The layers to keep must rise from 0 to at most {config.layers - 1}; write them again.")
+    outer = {name: tensor for name, tensor in tensors.items() if not name.startswith("model.layers.")}
+    layers = {
+        f"model.layers.{new}.{name}": tensor
+        for new, old in enumerate(kept)
+        for name, tensor in _under(f"model.layers.{old}.", tensors).items()
+    }
+    return replace(config, layers=len(kept)), outer | layers
+
+
+def _under(start: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(start): tensor for name, tensor in tensors.items() if name.startswith(start)}

@@ -1,0 +1,69 @@
+"""Quantised shards give back every weight within half a step, keep their size, and never replace anything."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from habitab_adapters.pretrain import quantise as module
+from habitab_adapters.pretrain.quantise import HEADER_BYTES, quantise
+from habitab_engine.checkpoint import INDEX, RowInt8, load_checkpoint
+from habitab_engine.errors import InputError
+
+LIMIT = 2_300_000
+
+
+@pytest.fixture(scope="module")
+def quantised(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("quantised") / "model"
+    quantise(tiny_base, folder, LIMIT)
+    return folder
+
+
+def test_weights_come_back_within_half_a_step(tiny_base: Path, quantised: Path) -> None:
+    before, after = load_checkpoint(tiny_base), load_checkpoint(quantised)
+    for name, tensor in before.tensors.items():
+        assert isinstance(tensor, torch.Tensor)
+        stored = after.tensors[name]
+        if isinstance(stored, RowInt8):
+            error = (stored.float() - tensor).abs().amax(dim=1)
+            assert bool((error <= 0.5001 * stored.scale).all())
+        else:
+            assert stored.dim() == 1 and torch.equal(stored, tensor)
+
+
+def test_shards_keep_to_the_limit_and_to_their_checksums(quantised: Path) -> None:
+    checkpoint = load_checkpoint(quantised)
+    assert len(checkpoint.shards) > 1
+    assert all((quantised / name).stat().st_size <= LIMIT for name in checkpoint.shards)
+    name = next(iter(checkpoint.shards))
+    assert checkpoint.shards[name] in (quantised / INDEX).read_text(encoding="utf-8")
+
+
+def test_headers_fit_into_what_is_left_for_them(quantised: Path) -> None:
+    for shard in quantised.glob("*.safetensors"):
+        assert int.from_bytes(shard.read_bytes()[:8], "little") < HEADER_BYTES
+
+
+def test_quantising_twice_changes_nothing(quantised: Path, tmp_path: Path) -> None:
+    quantise(quantised, tmp_path / "again", LIMIT)
+    assert load_checkpoint(tmp_path / "again").sha256 == load_checkpoint(quantised).sha256
+
+
+def test_a_folder_with_something_in_it_is_left_alone(tiny_base: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("x")
+    with pytest.raises(InputError, match="exists already"):
+        quantise(tiny_base, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+
+def test_a_full_disk_leaves_nothing_behind(tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(module, "save_file", full)
+    with pytest.raises(InputError, match="No space left"):
+        quantise(tiny_base, tmp_path / "out")
+    assert not list(tmp_path.iterdir())

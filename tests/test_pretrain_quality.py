@@ -43,6 +43,16 @@ def test_only_lines_of_code_that_are_new_since_the_date_are_chosen(history: Hist
             choose(histories, {"rust": 1}, BEGIN)
 
 
+def test_a_language_of_which_nothing_is_wanted_may_be_missing(history: History) -> None:
+    with Repository(history.folder) as repository:
+        histories = {"one": repository}
+        assert choose(histories, {"go": 0, "python": 1}, SINCE)
+        with pytest.raises(InputError, match="No go was added"):
+            choose(histories, {"go": 1, "python": 1}, SINCE)
+        with pytest.raises(InputError, match="nothing to ask"):
+            choose(histories, {"python": 0}, SINCE)
+
+
 def test_a_run_goes_on_where_it_stopped(
     history: History, tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -51,7 +51,7 @@ def choose_machine(device: str, kind: str | None = None) -> Machine:
         raise InputError(f"There is no device {device!r} here; choose auto, cpu, cuda or mps.")
     if name == "cpu":
         keep_memory()
-        return Machine(torch.device("cpu"), KINDS[kind or faster_kind()], 2048, False, 1, 0.0)
+        return Machine(torch.device("cpu"), KINDS[kind or faster_kind()], 4096, False, 1, 0.0)
     machine = Machine(torch.device(name), KINDS[kind or "bfloat16"], 4096, False, 8, 0.0)
     if name == "mps":
         return machine

@@ -17,6 +17,7 @@ from torch.nn import functional
 from torch.nn.attention.varlen import varlen_attn
 
 from habitab_adapters.pretrain.batches import LONGEST
+from habitab_adapters.pretrain.operations import causal, gated, normed, rotated
 from habitab_engine.checkpoint import Checkpoint, ModelConfig, RowInt8
 from habitab_engine.errors import BaseModelError, InputError
 from habitab_engine.model import MAX_POSITIONS, rotations
@@ -87,8 +88,7 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, seams: Seams) -> Tensor:
         x = x + self.output(self._attend(self.qkv(normed(x, self.norm, self.eps)), cos, sin, seams))
-        gate, up = self.gate_up(normed(x, self.mlp_norm, self.eps)).chunk(2, dim=-1)
-        return x + self.down(functional.silu(gate) * up)
+        return x + self.down(gated(self.gate_up(normed(x, self.mlp_norm, self.eps))))
 
     def _attend(self, qkv: Tensor, cos: Tensor, sin: Tensor, seams: Seams) -> Tensor:
         """Causal attention within each sequence: `[N, (H+2G)·D]` → `[N, H·D]`."""
@@ -99,7 +99,7 @@ class Block(nn.Module):
             return _causal_anywhere(seams, queries, keys, values)
         sizes = [rows * length for rows, length in seams]
         parts = zip(seams, *(t.split(sizes) for t in (queries, keys, values)), strict=True)
-        return torch.cat([_causal(rows, q, k, v) for (rows, _), q, k, v in parts])
+        return torch.cat([causal(rows, q, k, v) for (rows, _), q, k, v in parts])
 
     def split(self) -> dict[str, Tensor]:
         """The weights under Hugging Face's names, fused ones taken apart."""
@@ -170,49 +170,6 @@ class Network(nn.Module):
         for i, block in enumerate(self.layers()):
             named |= {f"model.layers.{i}.{name}": tensor for name, tensor in block.split().items()}
         return {name: tensor.detach().cpu().contiguous() for name, tensor in named.items()}
-
-
-def normed(x: Tensor, gain: Tensor, eps: float) -> Tensor:
-    """RMSNorm (arXiv 1910.07467) of x `[N, width]`, computed in at least float32, in the type of x."""
-    if x.is_cpu:
-        y: Tensor = _Norm.apply(x, gain, eps)
-        return y
-    return functional.rms_norm(x.float(), (x.shape[-1],), gain, eps).to(x.dtype)
-
-
-class _Norm(torch.autograd.Function):
-    """The norm by hand for a CPU, where no compiler fuses it: half the time, and only x is kept.
-
-    y = x·r·g with r = (mean x² + ε)^−½; dx = g·dy·r − x·r³·mean(g·dy·x), dg = Σ r·dy·x over the rows.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, gain: Tensor, eps: float) -> Tensor:
-        exact = x.to(gain.dtype)
-        root = (torch.linalg.vector_norm(exact, dim=1, keepdim=True).square_() / x.shape[1] + eps).rsqrt_()
-        ctx.save_for_backward(x, gain, root)
-        return (exact * root).mul_(gain).to(x.dtype)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        x, gain, root = ctx.saved_tensors
-        exact, slope = x.to(gain.dtype), grads[0].to(gain.dtype)
-        both = slope * exact
-        along = (both @ gain)[:, None].mul_(root.pow(3)).div_(-x.shape[1])
-        return (slope * gain).mul_(root).addcmul_(exact, along).to(x.dtype), both.T @ root[:, 0], None
-
-
-def rotated(heads: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """`heads` [N, ·, D] turned by their positions (RoPE, arXiv 2104.09864); a head's halves are the coordinates."""
-    a, b = heads.float().chunk(2, dim=-1)
-    return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1).to(heads.dtype)
-
-
-def _causal(rows: int, *qkv: Tensor) -> Tensor:
-    """Attention of `rows` sequences of one length: `[rows·T, ·, D]` each → `[rows·T, H·D]`."""
-    q, k, v = (t.unflatten(0, (rows, -1)).transpose(1, 2) for t in qkv)
-    out = functional.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
-    return out.transpose(1, 2).flatten(2).flatten(0, 1)
 
 
 def _causal_anywhere(ends: Tensor, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:

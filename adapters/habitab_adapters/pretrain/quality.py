@@ -77,15 +77,17 @@ def evaluate(
 
 
 def choose(histories: Mapping[str, Repository], per_language: Mapping[str, int], since: date) -> list[Place]:
-    """The places to ask, by language; of files that a person wrote. Raises InputError for a language without any."""
+    """The places to ask, by language; of files that a person wrote. Raises InputError for a wanted language without any."""
     every = [change for name, history in histories.items() for change in changes(name, history, since)]
     chosen = list[Place]()
     for language, count in per_language.items():
         places = in_turn(change for change in every if change.language == language)
         found = list(islice(_askable(places, histories), count))
-        if not found:
+        if count and not found:
             raise InputError(f"No {language} was added to these histories since {since}: name others.")
         chosen += found
+    if not chosen:
+        raise InputError("There is nothing to ask: give at least one language a number of places above 0.")
     return chosen
 
 

@@ -106,7 +106,7 @@ def _converted(original: Path, folder: Path) -> Path:
 
 @base_group.group("train")
 def train_group() -> None:
-    """Make a base: corpus, examples, run, then export."""
+    """Make a base: corpus, examples, run, then export; curve draws the losses."""
 
 
 @train_group.command("corpus")
@@ -178,6 +178,21 @@ def _layers(text: str | None) -> tuple[int, ...] | None:
     except ValueError as error:
         raise click.BadParameter(f"{text!r} is not a list such as 0-9,20-29.") from error
     return tuple(layer for span in spans for layer in range(span[0], span[-1] + 1))
+
+
+@train_group.command("curve")
+@click.argument("runs", metavar="DIR…", nargs=-1, required=True, type=FOLDER)
+@click.argument("picture", metavar="FILE", type=FOLDER)
+@click.pass_obj
+def train_curve(session: Session, runs: tuple[Path, ...], picture: Path) -> None:
+    """Draw the losses of the runs in DIR…, each gone on with by the next, as FILE (SVG)."""
+    from habitab_adapters.pretrain.checkpoints import writing
+    from habitab_adapters.pretrain.curve import curve
+
+    drawn = curve(runs)
+    with writing(picture):
+        picture.write_text(drawn, encoding="utf-8")
+    session.finish({"picture": str(picture)}, f"{picture} shows the losses.")
 
 
 @train_group.command("export")

@@ -241,9 +241,16 @@ def _write(folder: Path, parts: Sequence[Path], left_out: Counter[str], seed: in
         raise InputError(f"Nothing of the packages can be used ({dict(left_out)}): list others and try again.")
     manifest = {"packages": packages, "left_out": dict(sorted((+left_out).items())), "seed": seed}
     draft = folder / f"{MANIFEST}.part"
-    draft.write_text(json.dumps(manifest, indent=1, ensure_ascii=False), encoding="utf-8")
+    draft.write_text(_listed(manifest), encoding="utf-8")
     draft.replace(folder / MANIFEST)
     return manifest
+
+
+def _listed(manifest: Mapping[str, Any]) -> str:
+    """JSON with a line for each package, so that a change of the corpus is a change of lines."""
+    others = {name: value for name, value in manifest.items() if name != "packages"}
+    rows = ",\n".join(json.dumps(package, ensure_ascii=False) for package in manifest["packages"])
+    return f'{{"packages": [\n{rows}\n],\n{json.dumps(others, ensure_ascii=False)[1:]}\n'
 
 
 def _entry(documents: Sequence[Mapping[str, str]]) -> list[dict[str, Any]]:

@@ -77,7 +77,10 @@ def evaluate(
 
 
 def choose(histories: Mapping[str, Repository], per_language: Mapping[str, int], since: date) -> list[Place]:
-    """The places to ask, by language; of files that a person wrote. Raises InputError for a wanted language without any."""
+    """The places to ask, by language; of files that a person wrote.
+
+    Raises InputError for a wanted language without any.
+    """
     every = [change for name, history in histories.items() for change in changes(name, history, since)]
     chosen = list[Place]()
     for language, count in per_language.items():

@@ -5,8 +5,9 @@ are weighted sums of rows, of Kᵀ and of V, which is what torch's embedding bag
 attention kernels do at one query. So keys are stored transposed, in blocks of `BLOCK` positions.
 
 Shapes: T cached positions in B blocks, M new ones, H query heads, G key/value heads, D head width. The cache of a
-document is one float32 tensor `[layers, B, 2G, D · BLOCK]`: of each block first the keys of the G heads as
-`[D, BLOCK]`, then their values as `[BLOCK, D]`. TorchScript reads the annotations here, as in `step.py`.
+document is one tensor `[layers, B, 2G, D · BLOCK]`: of each block first the keys of the G heads as
+`[D, BLOCK]`, then their values as `[BLOCK, D]`; float32, or float16 for the compiled step. TorchScript reads the
+annotations here, as in `step.py`.
 """
 
 from itertools import pairwise
@@ -88,9 +89,9 @@ def causal(m: int, position: int) -> Tensor:
     return torch.full((m, position + m), float("-inf")).triu_(position + 1)
 
 
-def new_cache(layers: int, kv_heads: int, size: int, capacity: int) -> Tensor:
+def new_cache(layers: int, kv_heads: int, size: int, capacity: int, dtype: torch.dtype = torch.float32) -> Tensor:
     """An empty KV cache for at least `capacity` positions."""
-    return torch.zeros(layers, -(-capacity // BLOCK), 2 * kv_heads, size * BLOCK)
+    return torch.zeros(layers, -(-capacity // BLOCK), 2 * kv_heads, size * BLOCK, dtype=dtype)
 
 
 def places(cache: Tensor, position: int, size: int) -> tuple[list[Tensor], list[Tensor]]:

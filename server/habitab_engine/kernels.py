@@ -5,12 +5,13 @@ and return float32 and agree within the tolerances below, so that a KV cache fil
 are the same. Which are used is chosen by a short probe at start-up (`choose`); "float32" works on any CPU and can be
 forced.
 
-decode   bag       FBGEMM's int8 embedding bag: a matrix-vector product is a weighted sum of the rows of Wᵀ, and
+decode   native    `native/step.c`, the whole step at once, activations of 15 bits; where the package was built with a
+                   compiler
+         bag       FBGEMM's int8 embedding bag: a matrix-vector product is a weighted sum of the rows of Wᵀ, and
                    that kernel streams rows with prefetching, in float32, on both cores
-         int8pack  torch's int8 weight-only product (bfloat16 activations)
          float32   plain
 prefill  int8      FBGEMM's packed product, with activations as two int8 planes, x ≈ s·(hi + lo / 254), about 15 bits
-         bf16      integer weights, which bfloat16 holds exactly; for CPUs with bfloat16 matrix units
+         bf16      integer weights, which bfloat16 holds exactly, in oneDNN's own order; for CPUs with matrix units
          float32   plain
 """
 
@@ -27,17 +28,23 @@ from torch import Tensor
 from torch.nn import functional
 
 from habitab_engine.few import NUMBERS, Few, rows
-from habitab_engine.step import DECODE, Packed, vector
+from habitab_engine.native import Native
+from habitab_engine.step import VECTOR, Packed, vector
 
-# Largest differences of a logit, which span about 40, from the plain path: of bag and int8, and of what is in bfloat16.
+# Largest differences of a logit, which span about 40, from the plain path: of the integer
+# kernels, and of what is in bfloat16.
 TOLERANCE, BF16_TOLERANCE = 0.05, 0.5
 PREFILL = ("int8", "bf16", "float32")
+DECODE = ("native", *VECTOR)
 
 _ZERO = 128  # FBGEMM's bytes are unsigned: value + 128
 _BAG_WIDTH, _MOST_BAGS = 288, 256  # of the widths of a row that were tried, up to this one are the fastest
 _NONE = torch.empty(0)
+_PROBED = 128  # rows of a prefill, by which oneDNN chooses its order
 _TURNS = 9  # timings of each kernel in the probe
-_PREFILL_SLACK, _DECODE_SLACK = 2.0, 1.2  # how much slower a kernel may be that takes less memory
+# How much slower a kernel's product may be than the fastest: the first in order take less memory, and the native step
+# saves what is between the products, too.
+_SLACK = 2.0
 _Probe = Callable[[], float]
 
 
@@ -69,23 +76,27 @@ class Kernels:
     @property
     def tolerance(self) -> float:
         """The largest difference of a logit between a reused KV cache and a cold run."""
-        return BF16_TOLERANCE if self.prefill == "bf16" or self.decode == "int8pack" else TOLERANCE
+        return BF16_TOLERANCE if self.prefill == "bf16" else TOLERANCE
 
 
 class Linear:
     """A weight packed for the chosen kernels; `bytes` is the weight's own size.
 
-    `rows(x: [M, K]) -> [M, N]` for prefill; `packed` goes to `vector` for decode. Both are float32. `few` is there
-    for the int8 kernel only.
+    `rows(x: [M, K]) -> [M, N]` for prefill. For decode `packed` goes to `vector`, or `weight` to `Native`. Both are
+    float32. `few` is there for the int8 kernel only.
     """
 
-    def __init__(self, weight: Weight, kernels: Kernels) -> None:
+    def __init__(self, weight: Weight, kernels: Kernels, prefilled: bool = True) -> None:
         self.bytes = weight.values.nbytes + weight.scale.nbytes
         if kernels.prefill == kernels.decode == "float32":  # one copy of the large matrix serves both
             weight = Weight(weight.dequantised(), torch.ones_like(weight.scale), None, weight.bias)
-        self.few = _pack_few(weight) if kernels.prefill == "int8" else None
-        self.rows = functools.partial(rows, self.few) if self.few else _PREFILL[kernels.prefill](weight)
-        self.packed = _PACK[kernels.decode](weight)
+        self.few = _pack_few(weight) if kernels.prefill == "int8" and prefilled else None
+        if prefilled:
+            self.rows = functools.partial(rows, self.few) if self.few else _PREFILL[kernels.prefill](weight)
+        if kernels.decode == "native":
+            self.weight = weight
+        else:
+            self.packed = _PACK[kernels.decode](weight)
 
 
 def _plain_rows(weight: Weight) -> Callable[[Tensor], Tensor]:
@@ -94,14 +105,22 @@ def _plain_rows(weight: Weight) -> Callable[[Tensor], Tensor]:
 
 
 def _bf16_rows(weight: Weight) -> Callable[[Tensor], Tensor]:
-    whole, scale, gain, bias = weight.values.bfloat16(), weight.scale, weight.gain, weight.bias
+    product, scale, gain, bias = _bf16_product(weight.values.bfloat16()), weight.scale, weight.gain, weight.bias
 
     def rows(x: Tensor) -> Tensor:
         x = x if gain is None else x * gain
-        y = functional.linear(x.bfloat16(), whole).float().mul_(scale)
+        y = product(x.bfloat16()).float().mul_(scale)
         return y if bias is None else y.add_(bias)
 
     return rows
+
+
+def _bf16_product(whole: Tensor) -> Callable[[Tensor], Tensor]:
+    """With oneDNN the weights are put into its order once; `linear` does it in every call, for half the time."""
+    if not torch.backends.mkldnn.is_available():
+        return lambda x: functional.linear(x, whole)
+    ordered = torch.ops.mkldnn._reorder_linear_weight(whole, _PROBED)
+    return lambda x: torch.ops.mkldnn._linear_pointwise(x, ordered, None, "none", [], "")
 
 
 def _int8_rows(weight: Weight) -> Callable[[Tensor], Tensor]:
@@ -125,16 +144,12 @@ def _pack(
 ) -> Packed:
     gain = _NONE if weight.gain is None else weight.gain
     bias = _NONE if weight.bias is None else weight.bias
-    return Packed(DECODE.index(kernel), bags, table, weight.scale, gain, bias, index, offsets)
+    return Packed(VECTOR.index(kernel), bags, table, weight.scale, gain, bias, index, offsets)
 
 
 def _pack_plain(weight: Weight) -> Packed:
     plain = Weight(weight.values, torch.ones_like(weight.scale), None, weight.bias)
     return _pack("float32", plain, weight.dequantised())
-
-
-def _pack_int8(weight: Weight) -> Packed:
-    return _pack("int8pack", weight, weight.values)
 
 
 def _pack_bag(weight: Weight) -> Packed:
@@ -152,7 +167,7 @@ def _pack_bag(weight: Weight) -> Packed:
 
 
 _PREFILL = {"int8": _int8_rows, "bf16": _bf16_rows, "float32": _plain_rows}
-_PACK = {"bag": _pack_bag, "int8pack": _pack_int8, "float32": _pack_plain}
+_PACK = {"bag": _pack_bag, "float32": _pack_plain}
 
 
 def choose(wanted: str = "auto") -> Kernels:
@@ -166,8 +181,8 @@ def choose(wanted: str = "auto") -> Kernels:
     # One thread: on a busy machine two wait for each other, and the kernel that has one only would seem the fastest.
     torch.set_num_threads(1)
     try:
-        prefill = wanted if wanted in PREFILL else _fastest(_prefill_probes(weight), _PREFILL_SLACK)
-        return Kernels(prefill, _fastest(_decode_probes(weight), _DECODE_SLACK))
+        prefill = wanted if wanted in PREFILL else _fastest(_prefill_probes(weight))
+        return Kernels(prefill, _fastest(_decode_probes(weight)))
     finally:
         torch.set_num_threads(threads)
 
@@ -179,8 +194,8 @@ def _probe_weight() -> Weight:
     return Weight(values, torch.full((3072,), 1e-3))
 
 
-def _fastest(probes: dict[str, _Probe], slack: float) -> str:
-    """The first name whose run is within `slack` of the shortest: the first in order take the least memory.
+def _fastest(probes: dict[str, _Probe]) -> str:
+    """The first name whose run is within `_SLACK` of the shortest.
 
     The runs take turns, as machines have moments.
     """
@@ -188,11 +203,11 @@ def _fastest(probes: dict[str, _Probe], slack: float) -> str:
     for _ in range(_TURNS):
         for name, probe in probes.items():
             seconds[name] = min(seconds[name], probe())
-    return next(name for name, taken in seconds.items() if taken <= slack * min(seconds.values()))
+    return next(name for name, taken in seconds.items() if taken <= _SLACK * min(seconds.values()))
 
 
 def _prefill_probes(weight: Weight) -> dict[str, _Probe]:
-    x = torch.linspace(-1, 1, 128 * 576).view(128, 576)
+    x = torch.linspace(-1, 1, _PROBED * 576).view(_PROBED, 576)
     right = x @ weight.dequantised().t()
     return {name: _probe(functools.partial(_PREFILL[name], weight), x, right) for name in PREFILL}
 
@@ -202,6 +217,9 @@ def _decode_probes(weight: Weight) -> dict[str, _Probe]:
     right = weight.dequantised() @ x[0]
 
     def build(name: str) -> Callable[[Tensor], Tensor]:
+        if name == "native":
+            head = Native([], weight, (1, 1, 16), torch.ones(1, 8, dtype=torch.complex64), 0.0)
+            return lambda x: head.logits(x)[0] * x.norm()
         packed = _PACK[name](weight)
         return lambda x: vector(packed, x.expand(packed.bags, -1))
 

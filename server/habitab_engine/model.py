@@ -7,8 +7,10 @@ complex product; queries are permuted alike, which leaves every score as it is. 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from itertools import pairwise
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -19,7 +21,8 @@ from habitab_engine.checkpoint import Checkpoint, ModelConfig, RowInt8, quantise
 from habitab_engine.errors import Cancelled
 from habitab_engine.few import FEW, FewBlock, few_tokens, normed
 from habitab_engine.kernels import Kernels, Linear, Weight
-from habitab_engine.step import Block, Token, compiled, decode_step, unit, vector
+from habitab_engine.native import Native
+from habitab_engine.step import Block, Token, compiled, one_token, unit, vector
 
 MAX_POSITIONS = 2048
 
@@ -62,7 +65,7 @@ class _Reader:
         packed = tensor if isinstance(tensor, RowInt8) else quantise_rows(tensor)
         return packed.values, packed.scale
 
-    def linear(self, names: list[str], gain: Tensor | None = None) -> Linear:
+    def linear(self, names: list[str], gain: Tensor | None = None, prefilled: bool = True) -> Linear:
         parts = [self.rows(f"{name}.weight") for name in names]
         biases = [self._bias(name) for name in names]
         values, scale, bias = torch.cat([v for v, _ in parts]), torch.cat([s for _, s in parts]), None
@@ -73,7 +76,7 @@ class _Reader:
             values, scale, bias = values[order], scale[order], None if bias is None else bias[order]
         # `unit` and `_normed` divide by the norm, not by the root of the mean square: √width is made good here.
         gain = None if gain is None else gain * len(gain) ** 0.5
-        return Linear(Weight(values, scale, gain, bias), self._kernels)
+        return Linear(Weight(values, scale, gain, bias), self._kernels, prefilled)
 
     def _bias(self, name: str) -> Tensor | None:
         return self.plain(f"{name}.bias") if f"{name}.bias" in self._tensors else None
@@ -95,6 +98,54 @@ def rotations(config: ModelConfig, positions: int) -> Tensor:
     return torch.polar(torch.ones_like(angle), angle).to(torch.complex64)
 
 
+class Steps(Protocol):
+    """How a few tokens go through the network: at most `most` of them with `run`, any number with `logits`."""
+
+    most: int
+    cached: torch.dtype  # of the KV cache
+
+    def run(self, x: Tensor, cache: Tensor, position: int) -> Tensor:
+        """Embedded tokens `[M, width]` through all blocks, keys and values into `cache`; the same shape."""
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """`[M, width]` to `[M, V]`."""
+
+    def alone(self) -> AbstractContextManager[None]:
+        """While steps follow each other, the cores are theirs."""
+
+
+class TorchSteps:
+    """Steps in torch, where there is no compiled one: several tokens at once with the int8 prefill kernel only."""
+
+    def __init__(self, config: ModelConfig, layers: Sequence[_Layer], head: Linear, cis: Tensor, eps: Tensor) -> None:
+        self._head, self._cis, self._eps, self._groups = head, cis, eps, config.kv_heads
+        self._blocks = [Block(b.qkv.packed, b.output.packed, b.gate_up.packed, b.down.packed) for b in layers]
+        few = [[x.few for x in (b.qkv, b.output, b.gate_up, b.down) if x.few] for b in layers]
+        self._few_blocks = [FewBlock(*parts) for parts in few if parts]
+        self._one, self._few = compiled(one_token), compiled(few_tokens)
+        self._addresses = Addresses(config.heads, config.kv_heads, config.head_dim, MAX_POSITIONS)
+        self.most, self.cached = FEW if self._few_blocks else 1, torch.float32
+
+    def run(self, x: Tensor, cache: Tensor, position: int) -> Tensor:
+        m, attention = len(x), self._addresses.of(cache, position, len(x))
+        if m > 1:
+            cis = self._cis[position : position + m, None]
+            return self._few(x, self._few_blocks, cis, spans(position, m), self._groups, self._eps, attention)
+        token = Token(self._cis[position], *places(cache, position, 2 * self._cis.shape[1]))
+        return self._one(self._residual(x[0]), self._blocks, token, attention)[None]
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        head = self._head.packed
+        return torch.stack([vector(head, unit(self._residual(x), head.bags)) for x in hidden])
+
+    def alone(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def _residual(self, x: Tensor) -> Tensor:
+        """`x` `[width]` with the element that carries ε into its norm (`unit`)."""
+        return torch.cat([x, self._eps.sqrt().view(1)])
+
+
 class Model:
     """The network; it holds no state of a document. All tensors are float32 between the layers."""
 
@@ -102,27 +153,31 @@ class Model:
         read = _Reader(checkpoint, kernels)
         self.config, self.kernels = checkpoint.config, kernels
         self._embed, self._embed_scale = (t.clone() for t in read.rows("model.embed_tokens.weight"))
-        head = "model.embed_tokens" if self.config.tied else "lm_head"
-        self._head = read.linear([head], read.plain("model.norm.weight"))
+        native = kernels.decode == "native"
+        name = "model.embed_tokens" if self.config.tied else "lm_head"
+        head = read.linear([name], read.plain("model.norm.weight"), prefilled=False)
         self._layers = [_Layer(read, i) for i in range(self.config.layers)]
-        self._blocks = [Block(b.qkv.packed, b.output.packed, b.gate_up.packed, b.down.packed) for b in self._layers]
-        few = [[x.few for x in (b.qkv, b.output, b.gate_up, b.down) if x.few] for b in self._layers]
-        self._few_blocks = [FewBlock(*layers) for layers in few if layers]
-        self._step, self._few = compiled(decode_step), compiled(few_tokens)
         # What decoding one token has to read: every matrix once, in its stored form.
-        self.bytes_per_token = self._head.bytes + sum(layer.bytes for layer in self._layers)
+        self.bytes_per_token = head.bytes + sum(layer.bytes for layer in self._layers)
         self._cis = rotations(self.config, MAX_POSITIONS)
-        c = self.config
-        self._addresses = Addresses(c.heads, c.kv_heads, c.head_dim, MAX_POSITIONS)
         self._eps = torch.tensor(self.config.width * self.config.rms_eps)
+        # What many tokens attend in; matrix units make it two and a half times as fast.
+        self._attended = torch.bfloat16 if kernels.prefill == "bf16" else torch.float32
+        steps = self._native if native else self._torch
+        self._steps: Steps = steps(head)
 
-    def _residual(self, x: Tensor) -> Tensor:
-        """`x` `[width]` with the element that carries ε into its norm (`unit`)."""
-        return torch.cat([x, self._eps.sqrt().view(1)])
+    def _native(self, head: Linear) -> Native:
+        c = self.config
+        blocks = [[x.weight for x in (b.qkv, b.output, b.gate_up, b.down)] for b in self._layers]
+        return Native(blocks, head.weight, (c.heads, c.kv_heads, c.head_dim), self._cis, float(self._eps))
+
+    def _torch(self, head: Linear) -> TorchSteps:
+        return TorchSteps(self.config, self._layers, head, self._cis, self._eps)
 
     def new_cache(self, capacity: int) -> Tensor:
         """An empty KV cache for at least `capacity` positions."""
-        return new_cache(self.config.layers, self.config.kv_heads, self.config.head_dim, capacity)
+        c = self.config
+        return new_cache(c.layers, c.kv_heads, c.head_dim, capacity, self._steps.cached)
 
     @torch.inference_mode()
     def prefill(self, tokens: list[int], cache: Tensor, position: int, cancelled: Callable[[], bool] = bool) -> Tensor:
@@ -132,11 +187,10 @@ class Model:
         """
         ids, m = torch.tensor(tokens), len(tokens)
         x = self._embed[ids].float() * self._embed_scale[ids, None]
+        if m <= self._steps.most:
+            return self._steps.run(x, cache, position)
         cis, here = self._cis[position : position + m, None], spans(position, m)
-        if m <= FEW and self._few_blocks:
-            attention = self._addresses.of(cache, position, m)
-            return self._few(x, self._few_blocks, cis, here, self.config.kv_heads, self._eps, attention)
-        mask = causal(m, position).repeat(self.config.heads // self.config.kv_heads, 1)
+        mask = causal(m, position).repeat(self.config.heads // self.config.kv_heads, 1).to(self._attended)
         for layer, kv in zip(self._layers, cache, strict=True):
             if cancelled():
                 raise Cancelled("A newer keystroke made the request pointless.")
@@ -157,28 +211,28 @@ class Model:
     def _attend(self, query: Tensor, kv: Tensor, position: int, mask: Tensor) -> Tensor:
         """Causal grouped-query attention of M new tokens over all cached ones: `[M, H·D]`."""
         c, m = self.config, len(query)
-        keys, values = read(kv, position + m, c.head_dim)
+        keys, values = (t.to(self._attended) for t in read(kv, position + m, c.head_dim))
         # The queries of a group share their keys: as rows of one head they need no copy of the keys.
-        grouped = query.unflatten(1, (c.kv_heads, -1)).permute(1, 2, 0, 3).flatten(1, 2)
+        grouped = query.to(self._attended).unflatten(1, (c.kv_heads, -1)).permute(1, 2, 0, 3).flatten(1, 2)
         out = functional.scaled_dot_product_attention(grouped[None], keys[None], values[None], attn_mask=mask)
-        return out.view(c.heads, m, c.head_dim).transpose(0, 1).reshape(m, -1)
+        return out.view(c.heads, m, c.head_dim).transpose(0, 1).reshape(m, -1).float()
 
     @torch.inference_mode()
     def logits(self, hidden: Tensor) -> Tensor:
-        """Unnormalised log-probabilities `[V]` of the token after one hidden state `[width]`."""
-        return vector(self._head.packed, unit(self._residual(hidden), self._head.packed.bags))
+        """Unnormalised log-probabilities `[M, V]` of the tokens after hidden states `[M, width]`."""
+        return self._steps.logits(hidden)
 
-    @torch.inference_mode()
+    def decoding(self) -> AbstractContextManager[None]:
+        """Around steps that follow each other."""
+        return self._steps.alone()
+
     def verify(self, tokens: list[int], cache: Tensor, position: int) -> Tensor:
         """Write M tokens at `position` and return the logits `[M, V]` after each."""
-        return self._head.rows(normed(self.prefill(tokens, cache, position), self._eps))
+        return self.logits(self.prefill(tokens, cache, position))
 
-    @torch.inference_mode()
     def decode(self, token: int, cache: Tensor, position: int) -> Tensor:
         """Write one token at `position` into `cache` and return the logits `[V]` of the next."""
-        residual = self._residual(self._embed[token] * self._embed_scale[token])
-        here = Token(self._cis[position], *places(cache, position, self.config.head_dim))
-        return self._step(residual, self._blocks, self._head.packed, here, self._addresses.of(cache, position, 1))
+        return self.verify([token], cache, position)[0]
 
 
 def cut(total: int, size: int) -> list[tuple[int, int]]:

@@ -1,5 +1,6 @@
-"""The decode step: one token through the network, as a free function over tensors.
+"""The decode step in torch: one token through the network, as a free function over tensors.
 
+For machines that have no compiled step (`native/`).
 It is compiled by TorchScript where this torch has it, which saves the time Python takes between small operations;
 without it the same function runs as it stands. TorchScript reads the annotations, so this module must not postpone
 their evaluation.
@@ -15,11 +16,11 @@ from torch.nn import functional
 
 from habitab_engine.attention import Attention, attend
 
-DECODE = ("bag", "int8pack", "float32")  # the kernels of `vector`, by number
+VECTOR = ("bag", "float32")  # the kernels of `vector`, by number
 
 
 class Packed(NamedTuple):
-    """A layer as `product` wants it, for one of `DECODE`; tensors that a kernel does not use are empty."""
+    """A layer as `product` wants it, for one of `VECTOR`; tensors that a kernel does not use are empty."""
 
     kernel: int
     bags: int
@@ -41,10 +42,6 @@ def product(packed: Packed, x: Tensor) -> Tensor:
             packed.table, packed.rows, packed.offsets, False, 0, False, x.reshape(-1), None, False
         )
         return parts.view(-1)
-    if packed.kernel == 1:
-        gained = x[:1] if packed.gain.numel() == 0 else x[:1] * packed.gain
-        ones = torch.ones_like(packed.scale, dtype=torch.bfloat16)
-        return torch._weight_int8pack_mm(gained.to(torch.bfloat16), packed.table, ones)[0].to(torch.float32)
     return torch.mv(packed.table, x[0])
 
 
@@ -71,8 +68,8 @@ class Token(NamedTuple):
     values: list[Tensor]
 
 
-def decode_step(residual: Tensor, blocks: list[Block], head: Packed, token: Token, attention: Attention) -> Tensor:
-    """One token through the network: `residual` `[width + 1]`, as `unit` wants it, to logits `[V]`.
+def one_token(residual: Tensor, blocks: list[Block], token: Token, attention: Attention) -> Tensor:
+    """One token through all blocks: `residual` `[width + 1]`, as `unit` wants it, becomes its last hidden state.
 
     The hot path: few, small, in-place operations, since at one token each costs as much as its dispatch.
     """
@@ -89,7 +86,7 @@ def decode_step(residual: Tensor, blocks: list[Block], head: Packed, token: Toke
         x.addcmul_(product(block.output, wide), block.output.scale)
         gate, up = vector(block.gate_up, unit(residual, block.gate_up.bags)).chunk(2)
         x.addcmul_(product(block.down, functional.silu(gate).expand(block.down.bags, -1) * up), block.down.scale)
-    return vector(head, unit(residual, head.bags))
+    return x
 
 
 def unit(residual: Tensor, bags: int) -> Tensor:

@@ -1,0 +1,146 @@
+"""The compiled step computes what torch computes, the same for any number of tokens and threads, or is not there."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from conftest import write_tiny
+from habitab_engine import kernels, native
+from habitab_engine.attention import BLOCK
+from habitab_engine.checkpoint import load_checkpoint
+from habitab_engine.kernels import Kernels, Weight, choose
+from habitab_engine.model import Model
+from habitab_engine.native import MOST, VARIANTS, Native
+
+FOLDER = Path(native.__file__).parent
+needed = pytest.mark.skipif(not native.available(), reason="installed without a C compiler")
+STEP = Kernels("float32", "native")
+TOKENS = [(37 * i) % 30_000 for i in range(2 * BLOCK + 20)]
+
+
+def fits(name: str) -> bool:
+    try:
+        return bool(ctypes.CDLL(str(FOLDER / f"step-{name}.so")).habitab_fits())
+    except OSError:
+        return False
+
+
+@pytest.fixture(autouse=True)
+def one_library_a_test() -> Iterator[None]:
+    yield
+    native._library.cache_clear()
+
+
+def product(weight: Weight, x: torch.Tensor) -> torch.Tensor:
+    """The layer's product through the head of a network without blocks, whose norm is undone."""
+    head = Native([], weight, (1, 1, 16), torch.ones(1, 8, dtype=torch.complex64), 0.0)
+    return head.logits(x) * x.norm(dim=1, keepdim=True)
+
+
+@needed
+@pytest.mark.parametrize("name", list(filter(fits, VARIANTS)))
+@pytest.mark.parametrize(("rows", "columns"), [(1, 16), (33, 48), (961, 576), (64, 1536), (7, 2064)])
+def test_every_variant_multiplies_exactly(name: str, rows: int, columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native, "VARIANTS", (name,))
+    g = torch.Generator().manual_seed(rows)
+    values = torch.randint(-128, 128, (rows, columns), generator=g, dtype=torch.int8)
+    weight = Weight(values, torch.rand(rows, generator=g), torch.rand(columns, generator=g) + 0.5, torch.randn(rows))
+    for m in (1, 2, MOST, MOST + 3):
+        x = torch.randn(m, columns, generator=g)
+        normed = x / x.norm(dim=1, keepdim=True)
+        right = normed.double() @ weight.dequantised().double().t() + weight.bias.double()
+        got = Native([], weight, (1, 1, 16), torch.ones(1, 8, dtype=torch.complex64), 0.0).logits(x)
+        assert (got - right).abs().max() <= 1e-3 * right.abs().max()
+
+
+@needed
+def test_the_largest_weights_and_activations_do_not_overflow() -> None:
+    weight = Weight(torch.full((4, 2048), -128, dtype=torch.int8), torch.ones(4))
+    got = product(weight, torch.full((1, 2048), 1e6))
+    torch.testing.assert_close(got, torch.full((1, 4), -128 * 2048 * 1e6), rtol=1e-4, atol=0)
+    assert torch.equal(product(weight, torch.zeros(1, 2048)).nan_to_num(), torch.zeros(1, 4))
+
+
+def logits(model: Model, sizes: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Of `TOKENS`, given in pieces of the sizes in turn; and the cache."""
+    cache, rows, position = model.new_cache(len(TOKENS)), [], 0
+    while position < len(TOKENS):
+        piece = TOKENS[position : position + sizes[len(rows) % len(sizes)]]
+        rows.append(model.verify(piece, cache, position))
+        position += len(piece)
+    return torch.cat(rows), cache
+
+
+@needed
+@pytest.mark.parametrize("changes", [{}, {"model_type": "qwen2", "architectures": ["Qwen2ForCausalLM"]}])
+def test_the_step_equals_torch_across_blocks_of_the_cache(changes: dict[str, object], tmp_path: Path) -> None:
+    checkpoint = load_checkpoint(write_tiny(tmp_path / "tiny", **changes))
+    right, _ = logits(Model(checkpoint, Kernels("float32", "bag")), [len(TOKENS)])
+    got, _ = logits(Model(checkpoint, STEP), [1])
+    assert (got - right).abs().max() <= 0.01 * right.abs().max()
+
+
+@needed
+def test_any_number_of_tokens_and_threads_gives_the_same_bits(tiny_base: Path) -> None:
+    checkpoint, threads = load_checkpoint(tiny_base), torch.get_num_threads()
+    found = []
+    for count, sizes in [(1, [1]), (2, [MOST]), (3, [1, 2, 3, 4, 5, 6, 7])]:
+        torch.set_num_threads(count)
+        found.append(logits(Model(checkpoint, STEP), sizes))
+    torch.set_num_threads(threads)
+    for got, cache in found[1:]:
+        assert torch.equal(got, found[0][0]) and torch.equal(cache, found[0][1])
+
+
+@needed
+def test_nothing_behind_the_last_position_is_read(tiny_base: Path) -> None:
+    model = Model(load_checkpoint(tiny_base), STEP)
+    clean, dirty = model.new_cache(BLOCK), model.new_cache(BLOCK).fill_(float("nan"))
+    for position, token in enumerate(TOKENS[:20]):
+        assert torch.equal(model.decode(token, clean, position), model.decode(token, dirty, position))
+
+
+@needed
+def test_the_probe_takes_the_step_where_it_is_and_torch_where_it_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert choose().decode == "native"
+    native._library.cache_clear()
+    monkeypatch.setattr(native, "VARIANTS", ())
+    assert not native.available()
+    assert choose().decode in kernels.VECTOR
+
+
+@needed
+def test_a_network_of_another_shape_is_left_to_torch() -> None:
+    with pytest.raises(RuntimeError, match="shape"):
+        Native([], Weight(torch.ones(4, 24, dtype=torch.int8), torch.ones(4)), (1, 1, 16), torch.ones(1, 8) + 0j, 0.0)
+
+
+@pytest.fixture
+def hook() -> object:
+    pytest.importorskip("hatchling")
+    spec = importlib.util.spec_from_file_location("native_build", FOLDER / "build.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("failure", [None, OSError("no compiler"), subprocess.CalledProcessError(1, "cc")])
+def test_without_a_compiler_the_package_is_built_all_the_same(
+    failure: Exception | None, hook: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(*_args: object, **_options: object) -> None:
+        assert failure is not None
+        raise failure
+
+    monkeypatch.setattr(hook, "HERE", tmp_path)
+    monkeypatch.setattr(hook.shutil, "which", lambda name: None if failure is None else "/bin/cc")  # type: ignore[attr-defined]
+    monkeypatch.setattr(hook.subprocess, "run", run)  # type: ignore[attr-defined]
+    assert hook.compiled() == []  # type: ignore[attr-defined]

@@ -74,6 +74,7 @@ def assert_offsets_true(document: Document, text: str, index: int) -> None:
     place = document.place(line, column)
     at = document.snapshot(place)
     assert (at.prefix, at.suffix, at.offset, at.cursor) == (text[:index], text[index:], 0, index)
+    assert at.length == len(text)
     assert document.units(place) == column
 
 
@@ -140,6 +141,7 @@ def test_a_very_long_line_is_cut_within() -> None:
 def test_a_selected_range_belongs_to_neither_side() -> None:
     at = doc("x = pri + 1").snapshot(Place(0, 4), Place(0, 7))
     assert (at.prefix, at.suffix) == ("x = ", " + 1")
+    assert at.length == len("x =  + 1")
 
 
 def test_typing_at_a_place_is_told_from_other_changes() -> None:

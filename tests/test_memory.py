@@ -112,6 +112,23 @@ def test_only_one_document_has_the_cursor() -> None:
     assert not drafted(memory, CODE[:at]).startswith(" start\n    for")
 
 
+@given(st.text("ab\n", max_size=30), st.text("ab\n", max_size=9), *[st.floats(0, 1)] * 4)
+def test_a_part_of_a_document_is_put_in_its_place(known: str, new: str, a: float, b: float, c: float, d: float) -> None:
+    memory = new_memory()
+    memory.update("d", known)
+    start, end = sorted((int(a * len(known)), int(b * len(known))))
+    text = known[:start] + new + known[end:]
+    begin, stop = int(c * start), start + len(new) + int(d * (len(known) - end))
+    assert memory.whole("d", text[begin:stop], begin, len(text)) == (text, begin)
+
+
+def test_a_part_of_an_unknown_document_or_one_that_cannot_be_there_stands_alone() -> None:
+    memory = new_memory()
+    memory.update("d", "short")
+    for document, offset, length in [("other", 3, 9), ("d", 300, 400), ("d", 0, 0), ("d", 2, 100)]:
+        assert memory.whole(document, "part", offset, length) == ("part", 0)
+
+
 def test_deleted_text_counts_no_longer() -> None:
     memory = new_memory()
     memory.update("a", "alpha = quarz_one\n" + CODE)

@@ -78,7 +78,7 @@ class Engine:
         self.first_mask = _mask(checkpoint.config.vocab, silent | self._stops)
         self._totals: Counter[str] = Counter()
         self._caches = KVCaches(lambda: self.model.new_cache(self.budget.total + ROOM), SLOTS)
-        self._spent: dict[str, deque[float]] = {name: deque(maxlen=SPENT) for name in ("context", "memory")}
+        self._spent: dict[str, deque[float]] = {name: deque(maxlen=SPENT) for name in ("context", "memory", "opening")}
         self._idle = threading.Event()
         self._idle.set()
         self._memory = Memory(self.tokenizer.encode, checkpoint.config.vocab, self._give_way)
@@ -172,7 +172,8 @@ class Engine:
     def status(self) -> dict[str, Any]:
         """What the engine is, uses and has done since it started; sizes in bytes.
 
-        `p95_ms` are of the last `SPENT` times that snippets were looked for and that the memory was updated.
+        `p95_ms` are of the last `SPENT` times that snippets were looked for, that the memory was updated, and that it
+        took in a whole document.
         """
         files, indexed = self._workspaces.progress()
         return {
@@ -233,10 +234,11 @@ class Engine:
 
     def recall(self, request: CompletionRequest, prompt: Prompt) -> Callable[[], Recall]:
         """What the memory knows at this cursor; each run begins anew with it."""
-        prefix, healed = request.prefix, prompt.healed
-        hole = (len(prefix) - len(healed), len(prefix))
-        with self._timed("memory"):
-            self._memory.update(request.document, prefix + request.suffix, hole, request.file)
+        prefix, healed, name = request.prefix, prompt.healed, request.document
+        with self._timed("memory" if self._memory.knows(name) else "opening"):
+            text, begin = self._memory.whole(name, prefix + request.suffix, request.offset, request.length)
+            cursor = begin + len(prefix)
+            self._memory.update(name, text, (cursor - len(healed), cursor), request.file)
         return lambda: recall_at(self._memory, prefix, request.suffix, healed)
 
     @contextlib.contextmanager

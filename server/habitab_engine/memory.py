@@ -62,6 +62,21 @@ class Memory:
             oldest = next(iter(self._documents))
             self._leave_out(oldest) if oldest == document else self.forget(oldest)
 
+    def knows(self, document: str) -> bool:
+        """Whether an `update` of the document costs its change only."""
+        return document in self._documents or document in self._left_out
+
+    def whole(self, document: str, part: str, offset: int, length: int) -> tuple[str, int]:
+        """The text of a document of `length` characters in which `part` stands at `offset`, and where it stands there.
+
+        What is around the part is taken to be as it was; where nothing that fits is known, the part is all there is.
+        """
+        known = self._documents.get(document)
+        behind = length - offset - len(part)
+        if known is None or behind < 0 or len(known.text) < offset + behind:
+            return part, 0
+        return known.text[:offset] + part + known.text[len(known.text) - behind :], offset
+
     def forget(self, document: str) -> None:
         """Drop a document that was closed; its file counts again as it is on disk."""
         self._drop(document)

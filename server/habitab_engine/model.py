@@ -152,10 +152,13 @@ class Model:
     def __init__(self, checkpoint: Checkpoint, kernels: Kernels) -> None:
         read = _Reader(checkpoint, kernels)
         self.config, self.kernels = checkpoint.config, kernels
-        self._embed, self._embed_scale = (t.clone() for t in read.rows("model.embed_tokens.weight"))
         native = kernels.decode == "native"
         name = "model.embed_tokens" if self.config.tied else "lm_head"
         head = read.linear([name], read.plain("model.norm.weight"), prefilled=False)
+        if native and self.config.tied:  # one copy serves both
+            self._embed, self._embed_scale = head.weight.values, head.weight.scale
+        else:
+            self._embed, self._embed_scale = (t.clone() for t in read.rows("model.embed_tokens.weight"))
         self._layers = [_Layer(read, i) for i in range(self.config.layers)]
         # What decoding one token has to read: every matrix once, in its stored form.
         self.bytes_per_token = head.bytes + sum(layer.bytes for layer in self._layers)

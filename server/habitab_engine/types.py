@@ -21,7 +21,7 @@ class CompletionRequest:
     """One cursor in one document, as it was when the editor asked.
 
     `prefix` and `suffix` are the text on both sides of the cursor with `\\n` line ends only. They may be cut;
-    `offset` is then the number of characters of the document that stand before `prefix`.
+    `offset` is then the number of characters of the document that stand before `prefix`, `length` that of all.
     `document` names the document (its URI): it chooses the KV-cache slot. `path` is what the model reads.
     `must_start` is text that every suggestion has to begin with (the editor's selected menu item).
     `multiline` forbids (False) or asks for (True) several lines; None leaves it to the place and the model.
@@ -36,6 +36,7 @@ class CompletionRequest:
     prefix: str
     suffix: str
     offset: int = 0
+    length: int = 0
     language: str = ""
     must_start: str = ""
     count: int = 1

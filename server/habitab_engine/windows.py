@@ -19,7 +19,7 @@ import numpy.typing as npt
 from habitab_engine.units import BORDER, Encoder
 
 REACH, AHEAD = 32, 16  # codes of context that count, and of what follows them
-LONGEST_UNIT = 5_000  # characters; nobody typed a longer line, so it counts as a border
+LONGEST_UNIT = 1_000  # characters, a millisecond of work; nobody typed a longer line, so it counts as a border
 OCCURRENCES = 64  # read of a match that has more; evenly spaced
 _FAR = 4_000  # characters; a change that spans more is taken apart
 _BLOCK = 512  # windows in a block; an insertion moves half of one

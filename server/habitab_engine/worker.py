@@ -30,6 +30,7 @@ from habitab_engine.config import EngineSettings, thread_count
 from habitab_engine.errors import Cancelled, EngineError, HabitabError, InputError
 from habitab_engine.home import Home, engine_key, open_log, open_private
 from habitab_engine.jobs import Client, Job, Jobs
+from habitab_engine.trim import trim
 from habitab_engine.types import Completion, CompletionRequest, Folder, OpenText
 
 # Seconds between two looks at the clock and the socket file.
@@ -37,6 +38,7 @@ TICK = 2.0
 # Seconds an engine without a model stays to say why; then a repaired base is picked up by the next one.
 FAILED_SECONDS = 5.0
 # Seconds to wait for a predecessor that is going.
+SWITCH_SECONDS = 0.0005
 LOCK_SECONDS = 10.0
 # Seconds the model's thread gets to stop at the end.
 JOIN_SECONDS = 2.0
@@ -82,6 +84,7 @@ class Server:
         self._over = threading.Event()
         self._failure: HabitabError | None = None
         self._state = "loading"
+        self._untidy = False  # since the last look around
         self._ends_at = time.monotonic() + idle_seconds
         self._model = threading.Thread(target=self._own_model, name="habitab-model", daemon=True)
 
@@ -118,6 +121,9 @@ class Server:
     def _look_around(self) -> None:
         if self._jobs.busy:
             self._used()
+        elif self._untidy:
+            self._untidy = False
+            trim()
         if time.monotonic() >= self._ends_at:
             self._over.set()
         if not self._listener.is_ours():
@@ -125,6 +131,7 @@ class Server:
             self._over.set()
 
     def _used(self) -> None:
+        self._untidy = True
         if self._failure is None:
             self._ends_at = time.monotonic() + self._idle_seconds
 
@@ -334,6 +341,8 @@ def _load_engine(settings: EngineSettings) -> Serving:
 
     gc.freeze()
     gc.enable()
+    # The model's thread waits no longer than this for threads that read files, index and listen; 5 ms is Python's way.
+    sys.setswitchinterval(SWITCH_SECONDS)
     return Engine.load(settings)
 
 

@@ -29,6 +29,7 @@ from lsprotocol import types as lsp
 from pygls.exceptions import JsonRpcException
 from pygls.lsp.client import LanguageClient
 
+from habitab_adapters.handwork import is_typed
 from habitab_engine.config import EngineSettings
 from habitab_engine.errors import EngineError, InputError
 from habitab_engine.home import Home
@@ -63,9 +64,10 @@ def unseen_packages(folder: Path) -> Path:
 
 
 def source_files(folder: Path) -> list[Path]:
-    """Source files worth typing in, in a fixed order. Raises InputError where there is none."""
+    """Source files that people type in, in a fixed order. Raises InputError where there is none."""
     folder = folder.resolve()
-    files = [p for p in sorted(folder.rglob("*")) if p.suffix in SUFFIXES and 4_000 < p.stat().st_size < 200_000]
+    fitting = [p for p in sorted(folder.rglob("*")) if p.suffix in SUFFIXES and 4_000 < p.stat().st_size < 200_000]
+    files = [p for p in fitting if is_typed(p.relative_to(folder).as_posix())]
     if not files:
         raise InputError(f"{folder} holds no source file of 4 to 200 kB: name another folder with --path.")
     return files

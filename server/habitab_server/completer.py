@@ -319,6 +319,7 @@ class Completer:
             prefix=snapshot.prefix,
             suffix=snapshot.suffix,
             offset=snapshot.offset,
+            length=snapshot.length,
             language=ask.document.language,
             must_start=ask.must_start,
             count=ask.count,

@@ -36,7 +36,10 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A document around one cursor as it was at one moment; `offset` characters stand before `prefix`."""
+    """A document around one cursor as it was at one moment.
+
+    `offset` characters stand before `prefix`; the document has `length` of them, without what neither side has.
+    """
 
     uri: str
     version: int
@@ -44,6 +47,7 @@ class Snapshot:
     prefix: str
     suffix: str
     offset: int
+    length: int
 
     @property
     def cursor(self) -> int:
@@ -116,6 +120,7 @@ class Document:
         start, end = sorted((self._clamped(*span[:2]), self._clamped(*span[2:])))
         text = clean(text)
         self._move_anchor(start, end, text)
+        self._length += len(text) - self._between(start, end)
         head, tail = self._lines[start.line][: start.column], self._lines[end.line][end.column :]
         self._lines[start.line : end.line + 1] = (head + text + tail).split("\n")
         self._version = version
@@ -147,7 +152,9 @@ class Document:
         """The text around `place`; what stands between `place` and `end` belongs to neither side."""
         prefix = self._prefix(place)
         offset = self._start_of(place.line) + place.column - len(prefix)
-        return Snapshot(self.uri, self._version, place, prefix, self._suffix(end or place), offset)
+        end = end or place
+        length = self._length - self._between(place, end)
+        return Snapshot(self.uri, self._version, place, prefix, self._suffix(end), offset, length)
 
     def typed_on(self, version: int, place: Place) -> bool:
         """Whether all that happened since `version` is text typed at `place`, and something was typed."""
@@ -167,7 +174,8 @@ class Document:
     def _replace_all(self, version: int, text: str) -> None:
         found = _LINE_END.search(text)
         self._line_end = "\r\n" if found and found.group() == "\r\n" else "\n"
-        self._lines = clean(text).split("\n")
+        cleaned = clean(text)
+        self._lines, self._length = cleaned.split("\n"), len(cleaned)
         self._version = version
         self._edits: deque[_Edit] = deque(maxlen=_EDITS)
         self._first_version = version
@@ -194,11 +202,15 @@ class Document:
         if end.line >= line:
             self._anchor = (start.line, self._start_of(start.line))
             return
-        removed = self._start_of(end.line) + end.column - self._start_of(start.line) - start.column
         self._anchor = (
             line + text.count("\n") - (end.line - start.line),
-            offset + len(text) - removed,
+            offset + len(text) - self._between(start, end),
         )
+
+    def _between(self, start: Place, end: Place) -> int:
+        """Characters from `start` to `end`."""
+        lines = sum(map(len, islice(self._lines, start.line, end.line))) + end.line - start.line
+        return lines + end.column - start.column
 
     def _start_of(self, line: int) -> int:
         """Characters before `line`, counted from the anchor, which moves there."""

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 if TYPE_CHECKING:
     from habitab_engine.kernels import Weight
@@ -113,7 +114,7 @@ class Native:
 
     def _layer(self, weight: Weight) -> _Layer:
         n, k = weight.values.shape
-        rows = torch.nn.functional.pad(weight.values, (0, -k % _STRIDE)).contiguous()
+        rows = weight.values if k % _STRIDE == 0 else functional.pad(weight.values, (0, -k % _STRIDE))
         vectors = [None if v is None else v.float().contiguous() for v in (weight.scale, weight.gain, weight.bias)]
         self._keep += [rows, *(v for v in vectors if v is not None)]
         return _Layer(rows.data_ptr(), *(v if v is None else v.data_ptr() for v in vectors), n, k, rows.shape[1])

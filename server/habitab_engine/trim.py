@@ -8,7 +8,7 @@ from contextlib import suppress
 
 
 def trim() -> None:
-    """To be called after work that took much and freed it: loading leaves about 60 MB, a large index or a prompt as much."""
+    """To be called after work that took much and freed it: loading leaves about 60 MB, an index or a prompt as much."""
     if sys.platform == "linux":
         with suppress(OSError, AttributeError):  # only glibc has it
             ctypes.CDLL(None).malloc_trim(0)

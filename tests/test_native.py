@@ -124,7 +124,6 @@ def test_a_network_of_another_shape_is_left_to_torch() -> None:
 
 @pytest.fixture
 def hook() -> object:
-    pytest.importorskip("hatchling")
     spec = importlib.util.spec_from_file_location("native_build", FOLDER / "build.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)

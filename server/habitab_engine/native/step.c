@@ -90,7 +90,7 @@ typedef struct {
     _Alignas(ALIGN) _Atomic uint64_t ticket;
     State *state;
     pthread_t thread;
-    int index;
+    int index, made;
 } Share;
 
 struct State {
@@ -525,7 +525,8 @@ int habitab_fits(void) {
 void habitab_close(State *s) {
     if (!s) return;
     rouse(s, &s->ending);
-    for (int i = 1; i < s->threads; i++) pthread_join(s->shares[i].thread, NULL);
+    for (int i = 1; i < s->threads; i++)
+        if (s->shares[i].made) pthread_join(s->shares[i].thread, NULL);
     free(s->y), free(s->joined), free(s->parts), free(s->whole), free(s);
 }
 
@@ -553,12 +554,11 @@ State *habitab_open(const Network *net, int threads, int positions) {
     s->whole = room(sizeof(int16_t) * MOST * s->stride);
     pthread_mutex_init(&s->lock, NULL);
     pthread_cond_init(&s->wake, NULL);
-    s->threads = 1;
     if (!s->y || !s->joined || !s->parts || !s->whole) return habitab_close(s), NULL;
-    for (; s->threads < threads && s->threads < MOST_THREADS; s->threads++) {
-        Share *share = &s->shares[s->threads];
-        share->state = s, share->index = s->threads;
-        if (pthread_create(&share->thread, NULL, work, share)) break;
+    s->threads = threads < MOST_THREADS ? threads : MOST_THREADS;
+    for (int i = 1; i < s->threads; i++) { /* what one that cannot be made would do, the others do */
+        s->shares[i].state = s, s->shares[i].index = i;
+        s->shares[i].made = !pthread_create(&s->shares[i].thread, NULL, work, &s->shares[i]);
     }
     return s;
 }

@@ -1,4 +1,4 @@
-"""Quantised shards give back every weight within half a step, keep their size, and never replace anything."""
+"""Quantised shards give back every weight within a step, none lost on average, keep their size, replace nothing."""
 
 from __future__ import annotations
 
@@ -22,16 +22,25 @@ def quantised(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     return folder
 
 
-def test_weights_come_back_within_half_a_step(tiny_base: Path, quantised: Path) -> None:
+def test_weights_come_back_within_a_step(tiny_base: Path, quantised: Path) -> None:
     before, after = load_checkpoint(tiny_base), load_checkpoint(quantised)
     for name, tensor in before.tensors.items():
         assert isinstance(tensor, torch.Tensor)
         stored = after.tensors[name]
         if isinstance(stored, RowInt8):
             error = (stored.float() - tensor).abs().amax(dim=1)
-            assert bool((error <= 0.5001 * stored.scale).all())
+            assert bool((error <= 1.0001 * stored.scale).all())
         else:
             assert stored.dim() == 1 and torch.equal(stored, tensor)
+
+
+def test_what_moved_a_weight_by_less_than_half_a_step_is_not_lost() -> None:
+    steps = torch.randint(-126, 127, (64, 512), generator=torch.Generator().manual_seed(1)).float()
+    steps[:, 0] = 127
+    moved = steps.clone()
+    moved[:, 1:] += 0.125
+    rows = module._rounded(moved * 0.01, torch.Generator().manual_seed(2))
+    assert abs(float((rows.values.float() - steps)[:, 1:].mean()) - 0.125) < 0.01
 
 
 def test_shards_keep_to_the_limit_and_to_their_checksums(quantised: Path) -> None:

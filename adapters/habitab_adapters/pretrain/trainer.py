@@ -26,6 +26,7 @@ from habitab_adapters.pretrain.network import Network, floats, pruned
 from habitab_adapters.pretrain.report import Report, Step, flops, forget_after
 from habitab_engine.checkpoint import load_checkpoint
 from habitab_engine.errors import InputError
+from habitab_engine.trim import trim
 
 LOG, MODEL = "log.jsonl", "model"
 BETAS = (0.9, 0.95)
@@ -170,6 +171,7 @@ class _Run:
     def _save(self, report: Report) -> None:
         report.read()
         save(self.folder, self.done, _state(self.params, self.optimiser), self.notes | {"skipped": report.skipped})
+        trim()  # batches of many shapes leave holes in memory that is kept: three times what one needs within an hour
 
 
 def _optimiser(params: Iterable[nn.Parameter], decay: float) -> torch.optim.AdamW:

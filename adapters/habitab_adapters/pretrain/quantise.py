@@ -71,7 +71,8 @@ def _rounded(w: Tensor, random: torch.Generator) -> RowInt8:
     """Each row of `w` [N, K] in steps of a 127th of its largest weight, rounded at random to a neighbour."""
     scale = w.float().abs().amax(dim=1) / 127
     steps = w.float() / scale.clamp(min=torch.finfo(torch.float32).tiny)[:, None]
-    values = (steps + torch.rand(steps.shape, generator=random)).floor_()
+    below = steps.floor()
+    values = below + (torch.rand(steps.shape, generator=random) < steps - below)
     return RowInt8(values.clamp_(-127, 127).to(torch.int8), scale)
 
 

@@ -57,11 +57,13 @@ def test_ratios_are_taken_round_by_round() -> None:
         task: {"habitab": [1.0, 2.0, 1.0], "habitab_plain": [2.0, 2.0, 2.0], "llama_cpp": [2.0, 2.0, 4.0]}
         for task in bench_engine.TASKS
     } | {"undrafted": {"habitab": [6.0, 6.0, 3.0]}, "drafted": {"habitab": [3.0, 2.0, 1.0]}}
-    result = bench_engine._result(seconds, ceiling=128.0)
+    seconds["read"] = {"habitab": [1 / 128, 1 / 64, 1 / 128]}
+    result = bench_engine._result(seconds)
     assert result["ratio"] == dict.fromkeys(bench_engine.TASKS, 2.0)
     assert result["speculation"] == {"tok_s": 48.0, "ratio_undrafted": 3.0, "ratio_llama_cpp": 1.5}
     assert result["spread"]["ratio"]["decode"] == [1.0, 4.0]
     assert result["habitab"]["decode_tok_s"] == 64.0 and result["decode_share_of_ceiling"] == 0.5
+    assert result["ceiling_tok_s"] == 128.0
 
 
 def test_without_llama_cpp_the_bench_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

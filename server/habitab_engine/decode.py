@@ -145,8 +145,7 @@ def _generate(model: Model, slot: Slot, tokenizer: Tokenizer, logits: Tensor, ta
             raise Cancelled("A newer keystroke made the request pointless.")
         allowed = tokenizer.agreeing(wanted[len(written) :]) if len(written) < len(wanted) else None
         scores = _allowed(logits, allowed, task.mask if out.text else task.first_mask)
-        token, logprob = _pick(scores, slot.tokens, allowed, recall, task.sampling)
-        logprob += float(scores.logsumexp(0) - logits.logsumexp(0))
+        token, logprob = _pick(scores, logits.logsumexp(0), slot.tokens, allowed, recall, task.sampling)
         out.stop = _before(token, logprob, tokenizer, task, out, len(written) < len(wanted))
         if out.stop:
             break
@@ -199,14 +198,21 @@ def _allowed(logits: Tensor, allowed: list[int] | None, mask: Tensor) -> Tensor:
 
 
 def _pick(
-    scores: Tensor, context: list[int], allowed: list[int] | None, recall: Recall | None, sampling: Sampling
+    scores: Tensor,
+    total: Tensor,
+    context: list[int],
+    allowed: list[int] | None,
+    recall: Recall | None,
+    sampling: Sampling,
 ) -> tuple[int, float]:
-    """A token id and its log-probability among those that may come."""
-    logprobs = scores.log_softmax(0)
-    if recall:
-        logprobs = recall.mixed(logprobs, context, allowed)
+    """A token id of those that may come, and its log-probability among all, whose logits' log-sum-exp is `total`."""
+    if not recall:
+        token = _choose(scores, sampling)
+        return token, float(scores[token] - total)
+    among = scores.logsumexp(0)
+    logprobs = recall.mixed(scores - among, context, allowed)
     token = _choose(logprobs, sampling)
-    return token, float(logprobs[token])
+    return token, float(logprobs[token] + (among - total))
 
 
 def _choose(logits: Tensor, sampling: Sampling) -> int:

@@ -82,8 +82,8 @@ class Kernels:
 class Linear:
     """A weight packed for the chosen kernels; `bytes` is the weight's own size.
 
-    `rows(x: [M, K]) -> [M, N]` for prefill. For decode `packed` goes to `vector`, or `weight` to `Native`. Both are
-    float32. `few` is there for the int8 kernel only.
+    `rows(x: [M, K]) -> [M, N]` for prefill. For decode `packed` goes to `vector`, or what `give` returns to `Native`.
+    Both are float32. `few` is there for the int8 kernel only.
     """
 
     def __init__(self, weight: Weight, kernels: Kernels, prefilled: bool = True) -> None:
@@ -93,10 +93,17 @@ class Linear:
         self.few = _pack_few(weight) if kernels.prefill == "int8" and prefilled else None
         if prefilled:
             self.rows = functools.partial(rows, self.few) if self.few else _PREFILL[kernels.prefill](weight)
+        self._weight: Weight | None = None
         if kernels.decode == "native":
-            self.weight = weight
+            self._weight = weight
         else:
             self.packed = _PACK[kernels.decode](weight)
+
+    def give(self) -> Weight:
+        """The weight, once: whoever takes it makes a copy in an order of its own."""
+        weight, self._weight = self._weight, None
+        assert weight is not None
+        return weight
 
 
 def _plain_rows(weight: Weight) -> Callable[[Tensor], Tensor]:

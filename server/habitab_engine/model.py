@@ -152,13 +152,9 @@ class Model:
     def __init__(self, checkpoint: Checkpoint, kernels: Kernels) -> None:
         read = _Reader(checkpoint, kernels)
         self.config, self.kernels = checkpoint.config, kernels
-        native = kernels.decode == "native"
+        self._embed, self._embed_scale = (t.clone() for t in read.rows("model.embed_tokens.weight"))
         name = "model.embed_tokens" if self.config.tied else "lm_head"
         head = read.linear([name], read.plain("model.norm.weight"), prefilled=False)
-        if native and self.config.tied:  # one copy serves both
-            self._embed, self._embed_scale = head.weight.values, head.weight.scale
-        else:
-            self._embed, self._embed_scale = (t.clone() for t in read.rows("model.embed_tokens.weight"))
         self._layers = [_Layer(read, i) for i in range(self.config.layers)]
         # What decoding one token has to read: every matrix once, in its stored form.
         self.bytes_per_token = head.bytes + sum(layer.bytes for layer in self._layers)
@@ -166,13 +162,16 @@ class Model:
         self._eps = torch.tensor(self.config.width * self.config.rms_eps)
         # What many tokens attend in; matrix units make it two and a half times as fast.
         self._attended = torch.bfloat16 if kernels.prefill == "bf16" else torch.float32
-        steps = self._native if native else self._torch
+        steps = self._native if kernels.decode == "native" else self._torch
         self._steps: Steps = steps(head)
 
     def _native(self, head: Linear) -> Native:
         c = self.config
-        blocks = [[x.weight for x in (b.qkv, b.output, b.gate_up, b.down)] for b in self._layers]
-        return Native(blocks, head.weight, (c.heads, c.kv_heads, c.head_dim), self._cis, float(self._eps))
+        blocks = [[x.give() for x in (b.qkv, b.output, b.gate_up, b.down)] for b in self._layers]
+        native = Native(blocks, head.give(), (c.heads, c.kv_heads, c.head_dim), self._cis, float(self._eps))
+        if c.tied:  # one copy serves both
+            self._embed = native.head_rows
+        return native
 
     def _torch(self, head: Linear) -> TorchSteps:
         return TorchSteps(self.config, self._layers, head, self._cis, self._eps)

@@ -23,7 +23,7 @@ from habitab_engine.windows import OCCURRENCES, REACH, backward, common
 from habitab_engine.words import Table, names_of, packed
 
 SEGMENT = 1_000_000  # codes; more would make the pauses rarer, less the searches more
-MOST = 12_000_000  # codes in all: 72 MB with a vocabulary of at most 65,534
+MOST = 11_000_000  # codes in all: 66 MB with a vocabulary of at most 65,534
 _ASKED = 4  # segments that are read where many have the longest match: it is a short one then
 Codes = npt.NDArray[np.unsignedinteger[Any]]
 Order = npt.NDArray[np.int32]

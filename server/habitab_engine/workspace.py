@@ -23,7 +23,7 @@ from habitab_engine.watching import Watcher
 
 # Bounds of one folder's index, about 80 MB in memory; files beyond are left out, the lowest in the tree first.
 MOST_FILES = 20_000
-MOST_TOTAL_BYTES = 80_000_000
+MOST_TOTAL_BYTES = 72_000_000
 # Open documents at a time; the one not seen longest is forgotten.
 MOST_DOCUMENTS = 64
 # Seconds between two readings of a document that is being typed in.

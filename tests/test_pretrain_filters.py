@@ -85,7 +85,8 @@ def test_other_and_unknown_licences_permit_nothing(said: str) -> None:
 @given(st.lists(st.sampled_from(["MIT", "GPL-2", "ISC", "and", "OR", "(", ")", "/", ",", "with"]), max_size=12))
 def test_what_holds_gpl_beside_everything_is_never_permitted(words: list[str]) -> None:
     said = " ".join(words)
-    assert licences.permissive(f"({said}) AND GPL-2") == ""
+    if licences._is_balanced(f"{said} "):  # else it may close the bracket around it, and mean something else
+        assert licences.permissive(f"({said}) AND GPL-2") == ""
     assert "GPL" not in licences.permissive(said)
 
 

@@ -9,7 +9,6 @@ import contextlib
 import ctypes
 import functools
 import itertools
-import mmap
 import weakref
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -26,7 +25,6 @@ MOST = 8  # tokens of a call
 _WIDTH, _STRIDE = 16, 64  # all widths are multiples of the one, rows of weights of the other
 _MOST_HEAD, _MOST_SHARED = 128, 16  # floats of a head, heads of a group
 
-_HUGE_PAGE = 2**21
 _Pointer, _Int = ctypes.c_void_p, ctypes.c_int32
 
 
@@ -87,18 +85,6 @@ def _bytes(weight: Weight) -> int:
     return n * -(-k // _STRIDE) * _STRIDE
 
 
-def _room(size: int) -> Tensor:
-    """int8 `[size]`, in large pages where the system has them, which saves a step 3 % of its time."""
-    if not hasattr(mmap, "MADV_HUGEPAGE"):
-        return torch.empty(size, dtype=torch.int8)
-    room = mmap.mmap(-1, size + _HUGE_PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    with contextlib.suppress(OSError):  # a system may have none to give
-        room.madvise(mmap.MADV_HUGEPAGE)
-    whole = torch.frombuffer(room, dtype=torch.int8)
-    begin = -whole.data_ptr() % _HUGE_PAGE
-    return whole[begin : begin + size]
-
-
 class Native:
     """A network whose steps run in `step.c`: `run` for the blocks, `logits` for the head."""
 
@@ -121,7 +107,8 @@ class Native:
         inner = blocks[0][3].values.shape[1] if blocks else width
         if any(n % _WIDTH for n in (width, inner, d)) or d > _MOST_HEAD or h // g > _MOST_SHARED:
             raise RuntimeError("The compiled step does not know networks of this shape.")
-        self._room, self._used = _room(sum(_bytes(w) for w in (head, *itertools.chain(*blocks)))), 0
+        size = sum(map(_bytes, (head, *itertools.chain(*blocks))))
+        self._room, self._used = torch.empty(size, dtype=torch.int8), 0
         packed = (_Block * len(blocks))(*(_Block(*map(self._layer, block)) for block in blocks))
         network = _Network(
             len(blocks), width, h, g, d, inner, eps, packed, self._layer(head), torch.view_as_real(cis).data_ptr()

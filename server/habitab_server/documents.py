@@ -209,8 +209,8 @@ class Document:
 
     def _between(self, start: Place, end: Place) -> int:
         """Characters from `start` to `end`."""
-        lines = sum(map(len, islice(self._lines, start.line, end.line))) + end.line - start.line
-        return lines + end.column - start.column
+        lines = self._lines[start.line : end.line]  # a slice: islice would count through all lines above
+        return sum(map(len, lines)) + len(lines) + end.column - start.column
 
     def _start_of(self, line: int) -> int:
         """Characters before `line`, counted from the anchor, which moves there."""

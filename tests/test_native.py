@@ -122,6 +122,13 @@ def test_a_network_of_another_shape_is_left_to_torch() -> None:
         Native([], Weight(torch.ones(4, 24, dtype=torch.int8), torch.ones(4)), (1, 1, 16), torch.ones(1, 8) + 0j, 0.0)
 
 
+@needed
+def test_a_base_of_another_shape_is_served_by_torch(tmp_path: Path) -> None:
+    model = Model(load_checkpoint(write_tiny(tmp_path / "odd", intermediate_size=100)), STEP)
+    assert model.kernels.decode == "float32"
+    assert model.decode(5, model.new_cache(BLOCK), 0).isfinite().all()
+
+
 @pytest.fixture
 def hook() -> object:
     spec = importlib.util.spec_from_file_location("native_build", FOLDER / "build.py")

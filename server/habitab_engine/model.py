@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from itertools import pairwise
 from typing import Protocol
 
@@ -21,7 +22,7 @@ from habitab_engine.checkpoint import Checkpoint, ModelConfig, RowInt8, quantise
 from habitab_engine.errors import Cancelled
 from habitab_engine.few import FEW, FewBlock, few_tokens, normed
 from habitab_engine.kernels import Kernels, Linear, Weight
-from habitab_engine.native import Native
+from habitab_engine.native import Native, knows
 from habitab_engine.step import Block, Token, compiled, one_token, unit, vector
 
 MAX_POSITIONS = 2048
@@ -150,8 +151,10 @@ class Model:
     """The network; it holds no state of a document. All tensors are float32 between the layers."""
 
     def __init__(self, checkpoint: Checkpoint, kernels: Kernels) -> None:
-        read = _Reader(checkpoint, kernels)
-        self.config, self.kernels = checkpoint.config, kernels
+        c = self.config = checkpoint.config
+        if kernels.decode == "native" and not knows(c.width, c.mlp, (c.heads, c.kv_heads, c.head_dim)):
+            kernels = replace(kernels, decode="float32")
+        self.kernels, read = kernels, _Reader(checkpoint, kernels)
         self._embed, self._embed_scale = (t.clone() for t in read.rows("model.embed_tokens.weight"))
         name = "model.embed_tokens" if self.config.tied else "lm_head"
         head = read.linear([name], read.plain("model.norm.weight"), prefilled=False)

@@ -71,6 +71,12 @@ def available() -> bool:
     return True
 
 
+def knows(width: int, inner: int, heads: tuple[int, int, int]) -> bool:
+    """Whether networks of this shape can be computed; `heads` are H, G and D."""
+    h, g, d = heads
+    return not any(n % _WIDTH for n in (width, inner, d)) and d <= _MOST_HEAD and h // g <= _MOST_SHARED
+
+
 def _typed(library: ctypes.CDLL) -> ctypes.CDLL:
     library.habitab_open.restype = _Pointer
     library.habitab_open.argtypes = (ctypes.POINTER(_Network), _Int, _Int)
@@ -105,7 +111,7 @@ class Native:
         self._library, self._keep = _library(), [cis]
         width, (h, g, d) = head.values.shape[1], heads
         inner = blocks[0][3].values.shape[1] if blocks else width
-        if any(n % _WIDTH for n in (width, inner, d)) or d > _MOST_HEAD or h // g > _MOST_SHARED:
+        if not knows(width, inner, heads):
             raise RuntimeError("The compiled step does not know networks of this shape.")
         size = sum(map(_bytes, (head, *itertools.chain(*blocks))))
         self._room, self._used = torch.empty(size, dtype=torch.int8), 0

@@ -72,6 +72,7 @@ def test_the_probe_passes_over_kernels_that_are_wrong_or_missing(monkeypatch: py
     monkeypatch.setitem(kernels._PREFILL, "int8", missing)
     monkeypatch.setitem(kernels._PREFILL, "bf16", lambda w: lambda x: torch.zeros(len(x), len(w.scale)))
     monkeypatch.setitem(kernels._PACK, "bag", missing)
+    monkeypatch.setattr(kernels, "fills", lambda head: False)
     assert choose().prefill == "float32"
     assert choose().decode != "bag"
 

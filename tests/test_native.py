@@ -15,13 +15,16 @@ from conftest import write_tiny
 from habitab_engine import kernels, native
 from habitab_engine.attention import BLOCK
 from habitab_engine.checkpoint import load_checkpoint
+from habitab_engine.errors import Cancelled
 from habitab_engine.kernels import Kernels, Weight, choose
 from habitab_engine.model import Model
 from habitab_engine.native import MOST, VARIANTS, Native
+from habitab_engine.tokenizer import Tokenizer
 
 FOLDER = Path(native.__file__).parent
 needed = pytest.mark.skipif(not native.available(), reason="installed without a C compiler")
-STEP = Kernels("float32", "native")
+units = pytest.mark.skipif(not native.fills(64), reason="no matrix units, or installed without a C compiler")
+STEP, FILL = Kernels("float32", "native"), Kernels("native", "native")
 TOKENS = [(37 * i) % 30_000 for i in range(2 * BLOCK + 20)]
 
 
@@ -99,6 +102,55 @@ def test_any_number_of_tokens_and_threads_gives_the_same_bits(tiny_base: Path) -
         assert torch.equal(got, found[0][0]) and torch.equal(cache, found[0][1])
 
 
+def filled(model: Model, tokens: list[int], sizes: list[int], cache: torch.Tensor) -> torch.Tensor:
+    """The last hidden states of `tokens`, given in pieces of these sizes."""
+    rows, position = [], 0
+    for size in sizes:
+        rows.append(model.prefill(tokens[position : position + size], cache, position))
+        position += size
+    return torch.cat(rows)
+
+
+@units
+@pytest.mark.parametrize("sizes", [[276], [16, 260], [100, 28, 9, 139], [255, 21]])
+def test_many_tokens_at_once_equal_steps(sizes: list[int]) -> None:
+    """On the real base and real text: in random ones differences of bfloat16 look large."""
+    checkpoint = load_checkpoint(None)
+    model, size = Model(checkpoint, FILL), sum(sizes)
+    tokens = Tokenizer(checkpoint.folder).encode(Path(__file__).read_text(encoding="utf-8"))[:size]
+    one, many = model.new_cache(300), model.new_cache(300).fill_(float("nan"))
+    right = model.logits(filled(model, tokens, [1] * size, one))
+    got = model.logits(filled(model, tokens, sizes, many))
+    assert (got - right).abs().max() <= kernels.BF16_TOLERANCE
+    assert (got.argmax(1) == right.argmax(1)).float().mean() > 0.97
+    assert model.decode(7, one, size).argmax() == model.decode(7, many, size).argmax()
+
+
+@units
+def test_the_products_of_many_tokens_have_the_bits_of_a_step(tmp_path: Path) -> None:
+    """The first keys and values depend on products only."""
+    model = Model(load_checkpoint(write_tiny(tmp_path / "wide", head_dim=64)), FILL)
+    one, many = model.new_cache(BLOCK), model.new_cache(BLOCK)
+    filled(model, TOKENS[:40], [1] * 40, one)
+    filled(model, TOKENS[:40], [40], many)
+    assert torch.equal(one[0], many[0]) and not torch.equal(one[0], torch.zeros_like(one[0]))
+
+
+@units
+def test_a_fill_stops_between_two_blocks_of_the_network(tmp_path: Path) -> None:
+    model = Model(load_checkpoint(write_tiny(tmp_path / "wide", head_dim=64)), FILL)
+    cache, asked = model.new_cache(BLOCK), iter([False, True])
+    with pytest.raises(Cancelled):
+        model.prefill(TOKENS[:40], cache, 0, lambda: next(asked))
+    assert cache[0].any() and not cache[1].any()
+
+
+@units
+def test_heads_of_another_width_are_filled_by_torch(tiny_base: Path) -> None:
+    model = Model(load_checkpoint(tiny_base), FILL)
+    assert model.kernels == Kernels("bf16", "native")
+
+
 @needed
 def test_nothing_behind_the_last_position_is_read(tiny_base: Path) -> None:
     model = Model(load_checkpoint(tiny_base), STEP)
@@ -109,11 +161,12 @@ def test_nothing_behind_the_last_position_is_read(tiny_base: Path) -> None:
 
 @needed
 def test_the_probe_takes_the_step_where_it_is_and_torch_where_it_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert choose().decode == "native"
+    chosen = choose()
+    assert chosen.decode == "native" and (chosen.prefill == "native") == native.fills(64)
     native._library.cache_clear()
     monkeypatch.setattr(native, "VARIANTS", ())
     assert not native.available()
-    assert choose().decode in kernels.VECTOR
+    assert choose().decode in kernels.VECTOR and choose().prefill in kernels.PREFILL
 
 
 @needed

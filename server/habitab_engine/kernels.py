@@ -10,7 +10,8 @@ decode   native    `native/step.c`, the whole step at once, activations of 15 bi
          bag       FBGEMM's int8 embedding bag: a matrix-vector product is a weighted sum of the rows of Wᵀ, and
                    that kernel streams rows with prefetching, in float32, on both cores
          float32   plain
-prefill  int8      FBGEMM's packed product, with activations as two int8 planes, x ≈ s·(hi + lo / 254), about 15 bits
+prefill  native    the same on matrix units, from the same copy of the weights; attention in bfloat16
+         int8      FBGEMM's packed product, with activations as two int8 planes, x ≈ s·(hi + lo / 254), about 15 bits
          bf16      integer weights, which bfloat16 holds exactly, in oneDNN's own order; for CPUs with matrix units
          float32   plain
 """
@@ -28,19 +29,20 @@ from torch import Tensor
 from torch.nn import functional
 
 from habitab_engine.few import NUMBERS, Few, rows
-from habitab_engine.native import Native
+from habitab_engine.native import Native, fills
 from habitab_engine.step import VECTOR, Packed, vector
 
 # Largest differences of a logit, which span about 40, from the plain path: of the integer
 # kernels, and of what is in bfloat16.
 TOLERANCE, BF16_TOLERANCE = 0.05, 0.5
-PREFILL = ("int8", "bf16", "float32")
+PREFILL = ("int8", "bf16", "float32")  # those of torch
 DECODE = ("native", *VECTOR)
 
 _ZERO = 128  # FBGEMM's bytes are unsigned: value + 128
 _BAG_WIDTH, _MOST_BAGS = 288, 256  # of the widths of a row that were tried, up to this one are the fastest
 _NONE = torch.empty(0)
 _PROBED = 128  # rows of a prefill, by which oneDNN chooses its order
+_HEAD = 64  # width of the base's heads
 _TURNS = 9  # timings of each kernel in the probe
 # How much slower a kernel's product may be than the fastest: the first in order take less memory, and the native step
 # saves what is between the products, too.
@@ -76,14 +78,14 @@ class Kernels:
     @property
     def tolerance(self) -> float:
         """The largest difference of a logit between a reused KV cache and a cold run."""
-        return BF16_TOLERANCE if self.prefill == "bf16" else TOLERANCE
+        return BF16_TOLERANCE if self.prefill in ("bf16", "native") else TOLERANCE
 
 
 class Linear:
     """A weight packed for the chosen kernels; `bytes` is the weight's own size.
 
-    `rows(x: [M, K]) -> [M, N]` for prefill. For decode `packed` goes to `vector`, or what `give` returns to `Native`.
-    Both are float32. `few` is there for the int8 kernel only.
+    `rows(x: [M, K]) -> [M, N]` for prefill in torch. For decode `packed` goes to `vector`, or what `give` returns to
+    `Native`. Both are float32. `few` is there for the int8 kernel only.
     """
 
     def __init__(self, weight: Weight, kernels: Kernels, prefilled: bool = True) -> None:
@@ -91,7 +93,7 @@ class Linear:
         if kernels.prefill == kernels.decode == "float32":  # one copy of the large matrix serves both
             weight = Weight(weight.dequantised(), torch.ones_like(weight.scale), None, weight.bias)
         self.few = _pack_few(weight) if kernels.prefill == "int8" and prefilled else None
-        if prefilled:
+        if prefilled and kernels.prefill != "native":
             self.rows = functools.partial(rows, self.few) if self.few else _PREFILL[kernels.prefill](weight)
         self._weight: Weight | None = None
         if kernels.decode == "native":
@@ -188,8 +190,12 @@ def choose(wanted: str = "auto") -> Kernels:
     # One thread: on a busy machine two wait for each other, and the kernel that has one only would seem the fastest.
     torch.set_num_threads(1)
     try:
-        prefill = wanted if wanted in PREFILL else _fastest(_prefill_probes(weight))
-        return Kernels(prefill, _fastest(_decode_probes(weight)))
+        decode = _fastest(_decode_probes(weight))
+        if wanted in PREFILL:
+            return Kernels(wanted, decode)
+        if decode == "native" and fills(_HEAD):
+            return Kernels("native", decode)
+        return Kernels(_fastest(_prefill_probes(weight)), decode)
     finally:
         torch.set_num_threads(threads)
 

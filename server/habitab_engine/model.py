@@ -22,7 +22,7 @@ from habitab_engine.checkpoint import Checkpoint, ModelConfig, RowInt8, quantise
 from habitab_engine.errors import Cancelled
 from habitab_engine.few import FEW, FewBlock, few_tokens, normed
 from habitab_engine.kernels import Kernels, Linear, Weight
-from habitab_engine.native import Native, knows
+from habitab_engine.native import MOST_FILLED, Native, fills, knows
 from habitab_engine.step import Block, Token, compiled, one_token, unit, vector
 
 MAX_POSITIONS = 2048
@@ -91,6 +91,12 @@ class _Reader:
         return torch.cat([(heads + head).view(-1), values])
 
 
+def _embedding(values: Tensor, scale: Tensor) -> Callable[[Tensor], Tensor]:
+    """What looks tokens up, `[M]` to `[M, width]`, in a copy of its own."""
+    values, scale = values.clone(), scale.clone()
+    return lambda ids: values[ids].float() * scale[ids, None]
+
+
 def rotations(config: ModelConfig, positions: int) -> Tensor:
     """RoPE's unit complex numbers, complex64 `[positions, D/2]`."""
     exponent = torch.arange(0, config.head_dim, 2, dtype=torch.float64) / config.head_dim
@@ -152,10 +158,9 @@ class Model:
 
     def __init__(self, checkpoint: Checkpoint, kernels: Kernels) -> None:
         c = self.config = checkpoint.config
-        if kernels.decode == "native" and not knows(c.width, c.mlp, (c.heads, c.kv_heads, c.head_dim)):
-            kernels = replace(kernels, decode="float32")
-        self.kernels, read = kernels, _Reader(checkpoint, kernels)
-        self._embed, self._embed_scale = (t.clone() for t in read.rows("model.embed_tokens.weight"))
+        self.kernels = kernels = _possible(kernels, c)
+        read = _Reader(checkpoint, kernels)
+        self._embedded = _embedding(*read.rows("model.embed_tokens.weight"))
         name = "model.embed_tokens" if self.config.tied else "lm_head"
         head = read.linear([name], read.plain("model.norm.weight"), prefilled=False)
         self._layers = [_Layer(read, i) for i in range(self.config.layers)]
@@ -173,7 +178,7 @@ class Model:
         blocks = [[x.give() for x in (b.qkv, b.output, b.gate_up, b.down)] for b in self._layers]
         native = Native(blocks, head.give(), (c.heads, c.kv_heads, c.head_dim), self._cis, float(self._eps))
         if c.tied:  # one copy serves both
-            self._embed = native.head_rows
+            self._embedded = native.embedded
         return native
 
     def _torch(self, head: Linear) -> TorchSteps:
@@ -190,19 +195,27 @@ class Model:
 
         Raises Cancelled, before the caller has counted any of them, when `cancelled()` turns true.
         """
-        ids, m = torch.tensor(tokens), len(tokens)
-        x = self._embed[ids].float() * self._embed_scale[ids, None]
+        x, m = self._embedded(torch.tensor(tokens)), len(tokens)
         if m <= self._steps.most:
             return self._steps.run(x, cache, position)
+        if isinstance(self._steps, Native) and self.kernels.prefill == "native":
+            return self._filled(self._steps, x, cache, position, cancelled)
         cis, here = self._cis[position : position + m, None], spans(position, m)
         mask = causal(m, position).repeat(self.config.heads // self.config.kv_heads, 1).to(self._attended)
         for layer, kv in zip(self._layers, cache, strict=True):
-            if cancelled():
-                raise Cancelled("A newer keystroke made the request pointless.")
+            _check(cancelled)
             query = self._turned(layer.qkv.rows(normed(x, self._eps)), kv, here, cis)
             x += layer.output.rows(self._attend(query, kv, position, mask))
             gate, up = layer.gate_up.rows(normed(x, self._eps)).chunk(2, 1)
             x += layer.down.rows(functional.silu(gate).mul_(up))
+        return x
+
+    def _filled(self, native: Native, x: Tensor, cache: Tensor, position: int, cancelled: Callable[[], bool]) -> Tensor:
+        with native.alone():
+            for begin, end in cut(len(x), MOST_FILLED):
+                for index, layer in enumerate(cache):
+                    _check(cancelled)
+                    native.fill(x[begin:end], layer, position + begin, index)
         return x
 
     def _turned(self, qkv: Tensor, kv: Tensor, here: list[Span], cis: Tensor) -> Tensor:
@@ -238,6 +251,21 @@ class Model:
     def decode(self, token: int, cache: Tensor, position: int) -> Tensor:
         """Write one token at `position` into `cache` and return the logits `[V]` of the next."""
         return self.verify([token], cache, position)[0]
+
+
+def _possible(kernels: Kernels, config: ModelConfig) -> Kernels:
+    """Torch's kernels where the compiled step does not know the network's shape."""
+    heads = config.heads, config.kv_heads, config.head_dim
+    if kernels.decode == "native" and not knows(config.width, config.mlp, heads):
+        kernels = replace(kernels, decode="float32")
+    if kernels.prefill == "native" and not (kernels.decode == "native" and fills(config.head_dim)):
+        kernels = replace(kernels, prefill="bf16")
+    return kernels
+
+
+def _check(cancelled: Callable[[], bool]) -> None:
+    if cancelled():
+        raise Cancelled("A newer keystroke made the request pointless.")
 
 
 def cut(total: int, size: int) -> list[tuple[int, int]]:

@@ -16,13 +16,17 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 if TYPE_CHECKING:
     from habitab_engine.kernels import Weight
 
-VARIANTS = ("avx512", "avx2", "plain")
-MOST = 8  # tokens of a call
-_WIDTH, _STRIDE = 16, 64  # all widths are multiples of the one, rows of weights of the other
+VARIANTS = ("amx", "avx512", "avx2", "plain")
+MOST, MOST_FILLED = 8, 256  # tokens of a step, and of a fill
+_WIDTH, _STRIDE = 16, 64  # all widths are multiples of the one, stored rows of weights of the other
+_ROWS = 16  # of weights that are stored together, four bytes of each in turn
+_ZERO = 128  # a weight is stored as a byte, so much larger
+_COLUMNS = 64  # of a head, that a matrix unit takes at once
 _MOST_HEAD, _MOST_SHARED = 128, 16  # floats of a head, heads of a group
 
 _Pointer, _Int = ctypes.c_void_p, ctypes.c_int32
@@ -77,18 +81,35 @@ def knows(width: int, inner: int, heads: tuple[int, int, int]) -> bool:
     return not any(n % _WIDTH for n in (width, inner, d)) and d <= _MOST_HEAD and h // g <= _MOST_SHARED
 
 
+def fills(head: int) -> bool:
+    """Whether many tokens at once can be computed, with heads of this width: on matrix units."""
+    return available() and _library().habitab_filled() > 0 and head % _COLUMNS == 0
+
+
 def _typed(library: ctypes.CDLL) -> ctypes.CDLL:
     library.habitab_open.restype = _Pointer
     library.habitab_open.argtypes = (ctypes.POINTER(_Network), _Int, _Int)
     library.habitab_close.argtypes = (_Pointer,)
     library.habitab_run.argtypes = (_Pointer, _Pointer, _Int, _Int, _Pointer, ctypes.c_int64)
+    if library.habitab_filled():
+        library.habitab_fill.argtypes = (_Pointer, _Pointer, _Int, _Int, _Pointer, _Int)
     library.habitab_logits.argtypes = (_Pointer, _Pointer, _Int, _Pointer)
     return library
 
 
+def _up(n: int, to: int) -> int:
+    """`n` or the next multiple of `to`."""
+    return -(-n // to) * to
+
+
 def _bytes(weight: Weight) -> int:
     n, k = weight.values.shape
-    return n * -(-k // _STRIDE) * _STRIDE
+    return _up(n, _ROWS) * _up(k, _STRIDE)
+
+
+def _padded(vector: Tensor | None, rows: int) -> Tensor | None:
+    """In float32, with zeros up to `rows`."""
+    return vector if vector is None else functional.pad(vector.float(), (0, rows - len(vector))).contiguous()
 
 
 class Native:
@@ -114,27 +135,39 @@ class Native:
         if not knows(width, inner, heads):
             raise RuntimeError("The compiled step does not know networks of this shape.")
         size = sum(map(_bytes, (head, *itertools.chain(*blocks))))
-        self._room, self._used = torch.empty(size, dtype=torch.int8), 0
+        self._room, self._used, self._width = torch.empty(size, dtype=torch.uint8), 0, width
         packed = (_Block * len(blocks))(*(_Block(*map(self._layer, block)) for block in blocks))
         network = _Network(
             len(blocks), width, h, g, d, inner, eps, packed, self._layer(head), torch.view_as_real(cis).data_ptr()
         )
         self._vocab, self._blocks = len(head.values), packed
-        self.head_rows = self._room[self._used - _bytes(head) : self._used].view(self._vocab, -1)[:, :width]
+        self._head, self._scale = self._room[self._used - _bytes(head) : self._used], head.scale
         self._state = self._library.habitab_open(ctypes.byref(network), torch.get_num_threads(), len(cis))
         if not self._state:
             raise RuntimeError("There is no memory for the compiled step.")
         weakref.finalize(self, self._library.habitab_close, self._state)
 
     def _layer(self, weight: Weight) -> _Layer:
-        """Copies the weight's rows, in the order in which they are going to be read."""
+        """Copies the weight in the order in which it is going to be read."""
         n, k = weight.values.shape
-        rows = self._room[self._used : self._used + _bytes(weight)].view(n, -1)
-        self._used += rows.numel()
-        rows.zero_()[:, :k] = weight.values
-        vectors = [None if v is None else v.float().contiguous() for v in (weight.scale, weight.gain, weight.bias)]
+        rows, stride = _up(n, _ROWS), _up(k, _STRIDE)
+        room = self._room[self._used : self._used + rows * stride]
+        self._used += room.numel()
+        # A word of four bytes at a time: [N / ROWS, ROWS, K / 4] to [N / ROWS, K / 4, ROWS].
+        whole = torch.full((rows, stride), _ZERO, dtype=torch.uint8)
+        whole[:n, :k] = weight.values.view(torch.uint8) ^ _ZERO
+        words = whole.view(torch.int32).view(rows // _ROWS, _ROWS, -1)
+        room.view(torch.int32).view(rows // _ROWS, -1, _ROWS).copy_(words.transpose(1, 2))
+        gain = None if weight.gain is None else weight.gain.float().contiguous()
+        vectors = [_padded(weight.scale, rows), gain, _padded(weight.bias, rows)]
         self._keep += [v for v in vectors if v is not None]
-        return _Layer(rows.data_ptr(), *(v if v is None else v.data_ptr() for v in vectors), n, k, rows.shape[1])
+        return _Layer(room.data_ptr(), *(v if v is None else v.data_ptr() for v in vectors), n, k, stride)
+
+    def embedded(self, ids: Tensor) -> Tensor:
+        """The head's rows `[M, width]` in float32, for bases whose embeddings they are."""
+        words = self._head.view(torch.int32).view(-1, _up(self._width, _STRIDE) // 4, _ROWS)
+        rows = words[ids // _ROWS, :, ids % _ROWS].view(torch.uint8)[:, : self._width]
+        return (rows.float() - _ZERO) * self._scale[ids, None]
 
     def run(self, x: Tensor, cache: Tensor, position: int) -> Tensor:
         """M embedded tokens `[M, width]`, at most `MOST`, through all blocks, in place; returns `x`.
@@ -143,6 +176,11 @@ class Native:
         """
         self._library.habitab_run(self._state, x.data_ptr(), len(x), position, cache.data_ptr(), cache.stride(0))
         return x
+
+    def fill(self, x: Tensor, layer: Tensor, position: int, index: int) -> None:
+        """Many embedded tokens `[M, width]`, at most `MOST_FILLED`, through block `index`, in place; their keys and
+        values go to this layer of the cache. Only where it `fills`."""
+        self._library.habitab_fill(self._state, x.data_ptr(), len(x), position, layer.data_ptr(), index)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """The logits `[M, V]` after M hidden states `[M, width]`."""

@@ -18,9 +18,11 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 HERE = Path(__file__).parent
 COMMON = ("-std=c11", "-D_GNU_SOURCE", "-O3", "-ffp-contract=fast", "-fPIC", "-shared", "-pthread", "-w")
+AVX512 = ("-march=skylake-avx512", "-mavx512vnni")
+AMX = ("-mamx-tile", "-mamx-int8", "-mamx-bf16")
 # The flags of each variant by the kind of machine, the best first; `__init__.py` takes the first that fits the CPU.
 VARIANTS: dict[str, dict[str, tuple[str, ...]]] = {
-    "x86_64": {"avx512": ("-march=skylake-avx512", "-mavx512vnni"), "avx2": ("-march=haswell",)},
+    "x86_64": {"amx": (*AVX512, "-mavx512bf16", *AMX), "avx512": AVX512, "avx2": ("-march=haswell",)},
     "aarch64": {"plain": ()},
 }
 MACHINES = {"AMD64": "x86_64", "arm64": "aarch64"}

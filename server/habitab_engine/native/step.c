@@ -1,9 +1,10 @@
 /* A few tokens through the whole network in one call: what `step.py` and `few.py` compute, without anything between.
  *
  * At one token a layer's product takes some ten microseconds, so that dispatch, small operations and the meeting of
- * threads cost as much as reading the weights does. Here each weight is read once, as it is stored (int8 rows), for up
- * to MOST tokens, against activations of 15 bits; threads take pieces of a phase as they come, so that one which the
- * system keeps away delays nobody. No dependencies; compiled once for each instruction set (see build.py).
+ * threads cost as much as reading the weights does. Here each weight is read once, as one byte, for up to MOST tokens,
+ * against activations of 15 bits; threads take pieces of a phase as they come, so that one which the system keeps away
+ * delays nobody. Many tokens go through the matrix units of CPUs that have them, from the same weights (fill.h). No
+ * dependencies; compiled once for each instruction set (see build.py).
  *
  * Shapes as in attention.py: M tokens, H query heads, G key/value heads, D head width. A document's KV cache is float16
  * [layers, B, 2G, D * BLOCK]: of each block first the keys of the G heads as [D, BLOCK], then values as [BLOCK, D].
@@ -17,6 +18,8 @@
 #include <string.h>
 #if defined(__x86_64__)
 #include <immintrin.h>
+#else
+#include <arm_neon.h>
 #endif
 
 #if defined(__AVX512VNNI__)
@@ -27,21 +30,28 @@ enum { LANES = 8 };
 enum { LANES = 4 };
 #endif
 enum {
-    MOST = 8,             /* tokens of a call */
+    MOST = 8,             /* tokens of a step */
+#if defined(__AMX_INT8__)
+    MOST_FILLED = 256,    /* tokens of a fill */
+#else
+    MOST_FILLED = 0,
+#endif
+    CAPACITY = MOST_FILLED > MOST ? MOST_FILLED : MOST,
+    ROWS = 16,            /* of weights that stand together */
     BLOCK = 128,          /* positions of a block of the KV cache */
+    MOST_HEAD = 128,      /* width of a head */
     MOST_HEADS = 16,      /* query heads of a group */
-    MOST_VECTORS = 128 / LANES, /* of a head */
     MOST_THREADS = 64,
     ALIGN = 64,           /* bytes of a cache line */
-    RUN = 1024,           /* products that are summed before they become a float */
+    RUN = 1024,           /* products with 15 bits that are summed before they become a float */
     PIECE_BYTES = 32768,  /* of weights: what a thread takes at once */
     AHEAD = 8192,         /* bytes that are asked for before they are needed; sweeps from 2 to 20 kB were flat from here */
     SPINS = 40000,        /* looks for work before a thread sleeps: two milliseconds, what is between two tokens */
-    ROWS = 2,             /* of weights that are multiplied together */
     TILE = 4, SHARED = 3, /* vectors and heads whose sums are kept in registers together */
 };
-/* Activations are whole numbers up to LARGEST: 128 * LARGEST * RUN fits in 31 bits. */
-static const float LARGEST = 16383.0f;
+/* Activations are whole numbers up to LARGEST: 128 * LARGEST * RUN fits in 31 bits, and a seventh of a bit less than 14
+ * bits leave two signed bytes, LARGEST = 128 * high + low with high < 128 and low in -64 .. 63. */
+static const float LARGEST = 16255.0f;
 /* Adding and taking away 1.5 * 2^23 rounds a float to a whole number. */
 static const float ROUND = 12582912.0f;
 
@@ -55,9 +65,11 @@ typedef half halves __attribute__((vector_size(2 * LANES), aligned(2)));
 typedef uint16_t half;
 #endif
 
-/* [n, k] int8 with a scale a row; rows are `stride` bytes apart, zero behind k. `gain` [k] and `bias` [n] may be null. */
+/* [n, k] int8 with a scale a row. Each weight is stored as a byte 128 larger, ROWS rows at a time as [stride / 4, ROWS, 4],
+ * where `stride` is k and what makes it a whole number of cache lines; there and in missing rows stands zero. `scale` is
+ * as long as the rows with the missing ones; `gain` [k] and `bias`, as long, may be null. */
 typedef struct {
-    const int8_t *rows;
+    const uint8_t *rows;
     const float *scale, *gain, *bias;
     int32_t n, k, stride;
 } Layer;
@@ -74,15 +86,18 @@ typedef struct {
     const float *turns; /* [positions, D / 2] complex */
 } Network;
 
-/* What the pieces of a phase need; `next` is the layer of the product after it. */
-typedef struct {
-    enum { ATTEND, SET, ADD } kind;
-    const Layer *layer, *next;
-    float *y;             /* [M, n] */
-    const half *memory;   /* one layer of the KV cache */
-} Phase;
-
 typedef struct State State;
+typedef struct Phase Phase;
+
+/* What the pieces of a phase do and need; `next` is the layer of the product after it. */
+struct Phase {
+    void (*piece)(State *, const Phase *, int);
+    const Layer *layer, *next;
+    const float *from;
+    float *y;             /* [M, n], where a product goes: added to it or in place of it */
+    int add;
+    half *memory;         /* one layer of the KV cache */
+};
 
 /* The pieces of one thread. `ticket` holds the number of the phase, the end of these pieces and the next one to be taken,
  * all in one word: a thread that comes late can never take a piece of another phase than it thinks. */
@@ -93,13 +108,25 @@ typedef struct {
     int index, made;
 } Share;
 
+/* A product's activations as whole numbers. The bytes of the weights are 128 too large: `minus` is what that adds to the
+ * sums of the high and of the low bytes. `step` is what a one means. */
+typedef struct {
+#if defined(__AVX512VNNI__)
+    int8_t *bytes;                  /* [CAPACITY, 2, stride], high and low */
+#else
+    int16_t *whole;                 /* [CAPACITY, stride] */
+#endif
+    int32_t minus[CAPACITY][2];
+    float step[CAPACITY];
+} Activations;
+
 struct State {
     Network net;
-    int threads, stride;            /* stride: of a row of `whole` */
+    int threads;
     int m, position;
     float *x, *y, *joined, *parts;  /* [M, width], the caller's; [M, widest]; [M, H * D]; see part_of */
-    int16_t *whole;                 /* activations as whole numbers, [M, stride], and what one of them means */
-    float step[MOST];
+    Activations in;
+    uint16_t *pairs;                /* of a fill, see fill.h */
     Phase phase;
     uint64_t number;                /* of phases so far */
     _Atomic int done, awake, ending;
@@ -149,11 +176,13 @@ static inline floats load_half(const half *at) {
 #endif
 }
 
-static inline half to_half(float value) {
-#if defined(__aarch64__)
-    return value;
+static inline void store_half(half *at, floats v) {
+#if defined(__AVX512VNNI__)
+    _mm256_storeu_si256((__m256i *)at, _mm512_cvtps_ph((__m512)v, _MM_FROUND_TO_NEAREST_INT));
+#elif defined(__AVX2__)
+    _mm_storeu_si128((__m128i *)at, _mm256_cvtps_ph((__m256)v, _MM_FROUND_TO_NEAREST_INT));
 #else
-    return _cvtss_sh(value, _MM_FROUND_TO_NEAREST_INT);
+    *(halves *)at = __builtin_convertvector(v, halves);
 #endif
 }
 
@@ -183,18 +212,40 @@ static float magnitude(const float *v, const float *by, int n) {
     return largest(most);
 }
 
+/* A few of one token's activations, to place i. */
+static inline void put(Activations *in, int stride, int token, int i, ints numbers, ints *sums) {
+#if defined(__AVX512VNNI__)
+    const ints high = (numbers + 64) >> 7, low = numbers - (high << 7);
+    int8_t *to = in->bytes + (size_t)token * 2 * stride + i;
+    _mm_storeu_si128((__m128i *)to, _mm512_cvtepi32_epi8((__m512i)high));
+    _mm_storeu_si128((__m128i *)(to + stride), _mm512_cvtepi32_epi8((__m512i)low));
+    sums[0] += high, sums[1] += low;
+#else
+    (void)sums;
+    *(shorts *)(in->whole + (size_t)token * stride + i) = __builtin_convertvector(numbers, shorts);
+#endif
+}
+
+static inline int32_t total(ints v) {
+    int32_t sum = 0;
+    for (int i = 0; i < LANES; i++) sum += v[i];
+    return sum;
+}
+
 /* One token's activations, times the layer's gain, as whole numbers for its product. */
 static void make_whole(State *s, const Layer *layer, const float *v, int token) {
-    int16_t *out = s->whole + (size_t)token * s->stride;
     const float most = magnitude(v, layer->gain, layer->k);
     const float by = most > 0 ? LARGEST / most : 0;
-    for (int i = 0; i < layer->k; i += LANES) {
+    ints sums[2] = {{0}, {0}};
+    int i = 0;
+    for (; i < layer->k; i += LANES) {
         floats a = load(v + i) * by;
         if (layer->gain) a *= load(layer->gain + i);
-        const ints rounded = (ints)(a + ROUND) - (ints)all(ROUND);
-        *(shorts *)(out + i) = __builtin_convertvector(rounded, shorts);
+        put(&s->in, layer->stride, token, i, (ints)(a + ROUND) - (ints)all(ROUND), sums);
     }
-    s->step[token] = most / LARGEST;
+    for (; i < layer->stride; i += LANES) put(&s->in, layer->stride, token, i, (ints){0}, sums);
+    for (int j = 0; j < 2; j++) s->in.minus[token][j] = -128 * total(sums[j]);
+    s->in.step[token] = most / LARGEST;
 }
 
 /* SwiGLU (arXiv 2002.05202): the first n become silu(first) * second. */
@@ -206,106 +257,137 @@ static void gate(float *v, int n) {
 }
 
 /* RMSNorm (arXiv 1910.07467, eq. 4) in front of a layer. */
-static void make_normed(State *s, const Layer *layer) {
-    const int width = s->net.width;
-    for (int token = 0; token < s->m; token++) {
-        const float *v = s->x + (size_t)token * width;
-        floats squares = all(0);
-        for (int i = 0; i < width; i += LANES) squares += load(v + i) * load(v + i);
-        make_whole(s, layer, v, token);
-        s->step[token] /= sqrtf(sum(squares) + s->net.eps);
-    }
+static void make_normed(State *s, const Layer *layer, int token) {
+    const float *v = s->x + (size_t)token * s->net.width;
+    floats squares = all(0);
+    for (int i = 0; i < s->net.width; i += LANES) squares += load(v + i) * load(v + i);
+    make_whole(s, layer, v, token);
+    s->in.step[token] /= sqrtf(sum(squares) + s->net.eps);
+}
+
+/* SwiGLU in front of `down`, behind gate and up. */
+static void make_gated(State *s, const Layer *down, int token) {
+    float *v = s->y + (size_t)token * 2 * s->net.inner;
+    gate(v, s->net.inner);
+    make_whole(s, down, v, token);
 }
 
 /* ---- products ---- */
 
-/* Dot products of `r` rows with m tokens, [r, MOST]; both are constants where this is inlined. Several rows share what is
- * read of the activations. */
-static inline __attribute__((always_inline)) void dots(const int8_t *row, const int16_t *x, int k, int stride, int r,
-                                                       int m, float (*out)[MOST]) {
-    for (int i = 0; i < r; i++)
-        for (int j = 0; j < m; j++) out[i][j] = 0;
-    for (int begin = 0; begin < k; begin += RUN) {
-        const int end = k - begin < RUN ? k : begin + RUN;
+static inline int blocks_of(const Layer *layer) { return (layer->n + ROWS - 1) / ROWS; }
+
+/* Sums of products of ROWS rows with m tokens, [m, ROWS]; m is a constant where this is inlined. The weights are asked for
+ * ahead of time. */
+static inline __attribute__((always_inline)) void dots(const Activations *in, const uint8_t *w, int stride, int m,
+                                                       float (*out)[ROWS]) {
 #if defined(__AVX512VNNI__)
-        __m512i total[ROWS][MOST];
-        for (int i = 0; i < r; i++)
-            for (int j = 0; j < m; j++) total[i][j] = _mm512_setzero_si512();
-        for (int at = begin; at < end; at += 32) {
-            __m512i w[ROWS];
-            for (int i = 0; i < r; i++)
-                w[i] = _mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i *)(row + (size_t)i * k + at)));
-            for (int j = 0; j < m; j++) {
-                const __m512i a = _mm512_loadu_si512(x + (size_t)j * stride + at);
-                for (int i = 0; i < r; i++) total[i][j] = _mm512_dpwssd_epi32(total[i][j], w[i], a);
-            }
+    const int turns = m == 1 ? 4 : m <= 3 ? 2 : 1; /* sums that take turns: one waits for itself */
+    __m512i sums[MOST][4][2];
+    for (int j = 0; j < m; j++)
+        for (int u = 0; u < turns; u++)
+            for (int i = 0; i < 2; i++) sums[j][u][i] = u ? _mm512_setzero_si512() : _mm512_set1_epi32(in->minus[j][i]);
+    for (int at = 0; at < stride; at += 4 * turns)
+        for (int u = 0; u < turns; u++) {
+            const uint8_t *here = w + (size_t)at * ROWS + u * ALIGN;
+            __builtin_prefetch(here + AHEAD);
+            const __m512i weights = _mm512_loadu_si512(here);
+            for (int j = 0; j < m; j++)
+                for (int i = 0; i < 2; i++) {
+                    int32_t four;
+                    memcpy(&four, in->bytes + (size_t)(2 * j + i) * stride + at + 4 * u, 4);
+                    sums[j][u][i] = _mm512_dpbusd_epi32(sums[j][u][i], weights, _mm512_set1_epi32(four));
+                }
         }
-        for (int i = 0; i < r; i++)
-            for (int j = 0; j < m; j++) out[i][j] += (float)_mm512_reduce_add_epi32(total[i][j]);
-#elif defined(__AVX2__)
-        for (int i = 0; i < r; i++) {
-            __m256i total[MOST];
-            for (int j = 0; j < m; j++) total[j] = _mm256_setzero_si256();
-            for (int at = begin; at < end; at += 16) {
-                const __m256i w = _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)(row + (size_t)i * k + at)));
-                for (int j = 0; j < m; j++) {
-                    const __m256i a = _mm256_loadu_si256((const __m256i *)(x + (size_t)j * stride + at));
-                    total[j] = _mm256_add_epi32(total[j], _mm256_madd_epi16(w, a));
+    for (int j = 0; j < m; j++) {
+        for (int u = 1; u < turns; u++)
+            for (int i = 0; i < 2; i++) sums[j][0][i] = _mm512_add_epi32(sums[j][0][i], sums[j][u][i]);
+        store(out[j], (floats)_mm512_cvtepi32_ps(sums[j][0][0]) * 128.0f + (floats)_mm512_cvtepi32_ps(sums[j][0][1]));
+    }
+#else
+    for (int j = 0; j < m; j++)
+        for (int i = 0; i < ROWS; i++) out[j][i] = 0;
+    for (int begin = 0; begin < stride; begin += RUN) {
+        const int end = stride - begin < RUN ? stride : begin + RUN;
+        for (int j = 0; j < m; j++) {
+            const int16_t *x = in->whole + (size_t)j * stride;
+#if defined(__AVX2__)
+            __m256i sums[ROWS / 4];
+            for (int g = 0; g < ROWS / 4; g++) sums[g] = _mm256_setzero_si256();
+            for (int at = begin; at < end; at += 4) {
+                int64_t four;
+                memcpy(&four, x + at, 8);
+                const __m256i a = _mm256_set1_epi64x(four);
+                __builtin_prefetch(w + (size_t)at * ROWS + AHEAD);
+                for (int g = 0; g < ROWS / 4; g++) {
+                    const __m128i raw = _mm_loadu_si128((const __m128i *)(w + (size_t)(at + g) * ROWS));
+                    const __m256i weights = _mm256_cvtepi8_epi16(_mm_xor_si128(raw, _mm_set1_epi8((char)128)));
+                    sums[g] = _mm256_add_epi32(sums[g], _mm256_madd_epi16(weights, a));
                 }
             }
-            for (int j = 0; j < m; j++) {
-                __m128i half = _mm256_extracti128_si256(total[j], 1);
-                half = _mm_add_epi32(_mm256_castsi256_si128(total[j]), half);
-                half = _mm_add_epi32(half, _mm_shuffle_epi32(half, 0x4e));
-                out[i][j] += (float)_mm_cvtsi128_si32(_mm_add_epi32(half, _mm_shuffle_epi32(half, 0xb1)));
+            for (int g = 0; g < ROWS / 4; g += 2) {
+                const __m256i pairs = _mm256_hadd_epi32(sums[g], sums[g + 1]);
+                const __m256i rows = _mm256_permute4x64_epi64(pairs, 0xd8);
+                store(out[j] + 4 * g, load(out[j] + 4 * g) + (floats)_mm256_cvtepi32_ps(rows));
             }
-        }
 #else
-        for (int i = 0; i < r; i++)
-            for (int j = 0; j < m; j++) {
-                int32_t total = 0;
-                for (int at = begin; at < end; at++) total += (int32_t)row[(size_t)i * k + at] * x[(size_t)j * stride + at];
-                out[i][j] += (float)total;
+            int32x4_t sums[ROWS];
+            for (int i = 0; i < ROWS; i++) sums[i] = vdupq_n_s32(0);
+            for (int at = begin; at < end; at += 4) {
+                const int16x4_t a = vld1_s16(x + at);
+                __builtin_prefetch(w + (size_t)at * ROWS + AHEAD);
+                for (int g = 0; g < ROWS; g += 4) {
+                    const int8x16_t raw = vreinterpretq_s8_u8(veorq_u8(vld1q_u8(w + (size_t)at * ROWS + 4 * g), vdupq_n_u8(128)));
+                    const int16x8_t front = vmovl_s8(vget_low_s8(raw)), back = vmovl_high_s8(raw);
+                    sums[g] = vmlal_s16(sums[g], vget_low_s16(front), a);
+                    sums[g + 1] = vmlal_s16(sums[g + 1], vget_high_s16(front), a);
+                    sums[g + 2] = vmlal_s16(sums[g + 2], vget_low_s16(back), a);
+                    sums[g + 3] = vmlal_s16(sums[g + 3], vget_high_s16(back), a);
+                }
+            }
+            for (int g = 0; g < ROWS; g += 4) {
+                const int32x4_t rows = vpaddq_s32(vpaddq_s32(sums[g], sums[g + 1]), vpaddq_s32(sums[g + 2], sums[g + 3]));
+                store(out[j] + g, load(out[j] + g) + (floats)vcvtq_f32_s32(rows));
             }
 #endif
+        }
     }
+#endif
 }
 
-/* Rows of a piece. */
-static inline int piece_rows(const Layer *layer) {
-    const int rows = PIECE_BYTES / layer->stride;
-    return rows > 1 ? rows : 1;
+/* Blocks of ROWS rows in a piece. */
+static inline int piece_blocks(const Layer *layer) {
+    const int blocks = PIECE_BYTES / (layer->stride * ROWS);
+    return blocks > 1 ? blocks : 1;
 }
 
-static inline int pieces_of(const Layer *layer) { return (layer->n + piece_rows(layer) - 1) / piece_rows(layer); }
+static inline int pieces_of(const Layer *layer) { return (blocks_of(layer) + piece_blocks(layer) - 1) / piece_blocks(layer); }
 
-/* The dot products of `rows` rows from row n on, ROWS or 1, with all tokens. */
-static inline void dots_of(const State *s, const Layer *layer, int n, int rows, float (*out)[MOST]) {
-    const int8_t *row = layer->rows + (size_t)n * layer->stride;
-    for (int i = 0; i < rows * layer->stride; i += ALIGN) __builtin_prefetch(row + AHEAD + i);
-    switch (rows * (MOST + 1) + s->m) {
-#define OF(r, m) case (r) * (MOST + 1) + (m): dots(row, s->whole, layer->stride, s->stride, r, m, out); break;
-#define ALL(r) OF(r, 1) OF(r, 2) OF(r, 3) OF(r, 4) OF(r, 5) OF(r, 6) OF(r, 7) OF(r, 8)
-        ALL(1) ALL(ROWS)
-#undef ALL
-#undef OF
-    }
-}
-
-static void product(const State *s, const Phase *phase, int piece) {
+/* ROWS sums of one token, from row n on, become what the layer gives. Where it adds, n is a whole number of ROWS. */
+static inline void finish(const State *s, const Phase *phase, int n, int token, const float *sums) {
     const Layer *layer = phase->layer;
-    const int each = piece_rows(layer), begin = piece * each;
-    const int end = begin + each < layer->n ? begin + each : layer->n;
-    float out[ROWS][MOST];
-    for (int n = begin, rows; n < end; n += rows) {
-        rows = n + ROWS <= end ? ROWS : 1;
-        dots_of(s, layer, n, rows, out);
-        for (int i = 0; i < rows; i++)
-            for (int j = 0; j < s->m; j++) {
-                float *y = phase->y + (size_t)j * layer->n + n + i;
-                const float found = out[i][j] * s->step[j] * layer->scale[n + i] + (layer->bias ? layer->bias[n + i] : 0);
-                *y = phase->kind == ADD ? *y + found : found;
-            }
+    const int some = layer->n - n < ROWS ? layer->n - n : ROWS;
+    float last[ROWS], *y = phase->y + (size_t)token * layer->n + n, *to = some < ROWS ? last : y;
+    for (int i = 0; i < ROWS; i += LANES) {
+        floats found = load(sums + i) * s->in.step[token] * load(layer->scale + n + i);
+        if (layer->bias) found += load(layer->bias + n + i);
+        if (phase->add) found += load(y + i);
+        store(to + i, found);
+    }
+    if (some < ROWS) memcpy(y, last, sizeof(float) * some);
+}
+
+static void product(State *s, const Phase *phase, int piece) {
+    const Layer *layer = phase->layer;
+    const int each = piece_blocks(layer), begin = piece * each, all = blocks_of(layer);
+    float out[MOST][ROWS];
+    for (int block = begin; block < begin + each && block < all; block++) {
+        const uint8_t *w = layer->rows + (size_t)block * ROWS * layer->stride;
+        switch (s->m) {
+#define OF(m) case m: dots(&s->in, w, layer->stride, m, out); break;
+            OF(1) OF(2) OF(3) OF(4) OF(5) OF(6) OF(7) OF(8)
+#undef OF
+        }
+        for (int token = 0; token < s->m; token++) finish(s, phase, block * ROWS, token, out[token]);
     }
 }
 
@@ -316,48 +398,62 @@ static inline float *part_of(const State *s, int block, int token, int head) {
     return s->parts + (((size_t)block * MOST + token) * s->net.heads + head) * (s->net.size + LANES);
 }
 
-/* Turn the queries and keys of all tokens (RoPE, arXiv 2104.09864) and put keys and values into the cache. */
-static void remember(const State *s, half *memory) {
-    const Network *net = &s->net;
-    const int d = net->size, g = net->groups, turned = net->heads + g, wide = (turned + g) * d;
-    for (int token = 0; token < s->m; token++) {
-        const int position = s->position + token, at = position % BLOCK;
-        const float *turns = net->turns + (size_t)position * d;
-        float *heads = s->y + (size_t)token * wide;
-        for (int head = 0; head < turned; head++)
-            for (int i = 0; i < d; i += 2) {
-                float *v = heads + head * d + i;
-                const float re = v[0] * turns[i] - v[1] * turns[i + 1];
-                v[1] = v[0] * turns[i + 1] + v[1] * turns[i];
-                v[0] = re;
-            }
-        half *block = memory + (size_t)(position / BLOCK) * 2 * g * d * BLOCK;
-        for (int i = 0; i < g * d; i++) block[(size_t)i * BLOCK + at] = to_half(heads[net->heads * d + i]);
-        for (int i = 0; i < g * d; i++)
-            block[((size_t)(g + i / d) * BLOCK + at) * d + i % d] = to_half(heads[turned * d + i]);
+/* A query or key, turned (RoPE, arXiv 2104.09864); `turns` are the D / 2 complex numbers of its position. */
+static inline void turn(const float *restrict v, const float *restrict turns, int d, float *restrict out) {
+    for (int i = 0; i < d; i += 2) {
+        out[i] = v[i] * turns[i] - v[i + 1] * turns[i + 1];
+        out[i + 1] = v[i] * turns[i + 1] + v[i + 1] * turns[i];
     }
 }
 
+static inline const float *turns_of(const State *s, int token) {
+    return s->net.turns + (size_t)(s->position + token) * s->net.size;
+}
+
+/* Where the key of a token and a group is made from; its value stands `groups` * D behind. */
+static inline const float *key_of(const State *s, int token, int group) {
+    const Network *net = &s->net;
+    return s->y + ((size_t)token * (net->heads + 2 * net->groups) + net->heads + group) * net->size;
+}
+
+static inline void put_value(const State *s, int token, int group, half *values) {
+    const float *from = key_of(s, token, group) + s->net.groups * s->net.size;
+    for (int i = 0; i < s->net.size; i += LANES) store_half(values + i, load(from + i));
+}
+
+/* A key's numbers lie BLOCK apart. */
+static inline void put_key(const State *s, int token, int group, half *keys) {
+    const int d = s->net.size;
+    float key[MOST_HEAD];
+    half narrow[MOST_HEAD];
+    turn(key_of(s, token, group), turns_of(s, token), d, key);
+    for (int i = 0; i < d; i += LANES) store_half(narrow + i, load(key + i));
+    for (int i = 0; i < d; i++) keys[(size_t)i * BLOCK] = narrow[i];
+}
+
 /* Weighted sums of the same rows, one for each of `heads` lists of weights: all arrays have a row a head, so many elements
- * `apart`. `vectors` and `heads` are constants where this is inlined, so the sums stay in registers. */
+ * `apart`. `vectors` and `heads` are constants where this is inlined, so the sums stay in registers. Meanwhile `ahead` is
+ * asked for, as much of it as is read here. */
 static inline __attribute__((always_inline)) void weigh(const float *weights, size_t weights_apart, const half *from,
                                                         size_t apart, int rows, int vectors, int heads, float *to,
-                                                        size_t to_apart) {
+                                                        size_t to_apart, const half *ahead) {
     floats sums[SHARED][TILE];
     for (int h = 0; h < heads; h++)
         for (int j = 0; j < vectors; j++) sums[h][j] = all(0);
-    for (int i = 0; i < rows; i++)
+    for (int i = 0; i < rows; i++) {
         for (int j = 0; j < vectors; j++) {
+            if (j * LANES * sizeof(half) % ALIGN == 0) __builtin_prefetch(ahead + i * apart + j * LANES);
             const floats v = load_half(from + i * apart + j * LANES);
             for (int h = 0; h < heads; h++) sums[h][j] += weights[h * weights_apart + i] * v;
         }
+    }
     for (int h = 0; h < heads; h++)
         for (int j = 0; j < vectors; j++) store(to + h * to_apart + j * LANES, sums[h][j]);
 }
 
 /* The same for `n` columns, a whole number of vectors, and any number of heads. */
 static void weighted(const float *weights, size_t weights_apart, const half *from, size_t apart, int rows, int n,
-                     int heads, float *to, size_t to_apart) {
+                     int heads, float *to, size_t to_apart, const half *ahead) {
     for (int h = 0; h < heads; h += SHARED) {
         const float *w = weights + h * weights_apart;
         const int some = heads - h < SHARED ? heads - h : SHARED;
@@ -365,7 +461,8 @@ static void weighted(const float *weights, size_t weights_apart, const half *fro
             float *out = to + h * to_apart + i;
             const int vectors = i + TILE * LANES <= n ? TILE : 1;
             switch (vectors * (SHARED + 1) + some) {
-#define OF(v, h) case (v) * (SHARED + 1) + (h): weigh(w, weights_apart, from + i, apart, rows, v, h, out, to_apart); break;
+#define OF(v, h) case (v) * (SHARED + 1) + (h): \
+                weigh(w, weights_apart, from + i, apart, rows, v, h, out, to_apart, ahead + i); break;
                 OF(TILE, 1) OF(TILE, 2) OF(TILE, 3) OF(1, 1) OF(1, 2) OF(1, 3)
 #undef OF
             }
@@ -374,38 +471,44 @@ static void weighted(const float *weights, size_t weights_apart, const half *fro
     }
 }
 
-/* Scores to weights (arXiv 1706.03762, eq. 1), those behind `count` to nothing; the largest score and the sum go to
- * `found`. */
-static void soften(float *scores, int count, float scale, float *found) {
+/* n scores to weights (arXiv 1706.03762, eq. 1), those behind `count` to nothing; the largest score and the sum go to
+ * `found`. n is a multiple of LANES. */
+static void soften(float *scores, int n, int count, float scale, float *found) {
     floats most = all(-INFINITY), total = all(0);
-    for (int t = count; t < BLOCK; t++) scores[t] = -INFINITY;
-    for (int t = 0; t < BLOCK; t += LANES) most = larger(most, load(scores + t));
+    for (int t = count; t < n; t++) scores[t] = -INFINITY;
+    for (int t = 0; t < n; t += LANES) most = larger(most, load(scores + t));
     const float top = largest(most);
-    for (int t = 0; t < count; t += LANES) {
-        const floats p = exponential((load(scores + t) - top) * scale);
+    for (int t = 0; t < n; t += LANES) {
+        const floats p = t < count ? exponential((load(scores + t) - top) * scale) : all(0);
         store(scores + t, p);
         total += p;
     }
     found[0] = top * scale, found[1] = sum(total);
 }
 
-/* What all query heads of a group get from one block of the cache: for each of them and each token its mean of values,
- * then the largest score and the sum of the weights, not yet divided by it (arXiv 2205.14135, section 3.1). */
+/* The new tokens of a block go to the cache; then what all query heads of a group get from it: for
+ * each of them and each token its mean of values, the largest score and the sum of the weights, by which the mean is not
+ * yet divided (arXiv 2205.14135, section 3.1). */
 static void attend(State *s, const Phase *phase, int piece) {
     const Network *net = &s->net;
-    const int d = net->size, g = net->groups, heads = net->heads / g, block = piece / g, group = piece % g;
-    const half *keys = phase->memory + ((size_t)block * 2 * g + group) * d * BLOCK;
-    const half *values = keys + (size_t)g * d * BLOCK;
-    float scores[MOST_HEADS * BLOCK];
+    const int d = net->size, g = net->groups, heads = net->heads / g, group = piece % g, block = piece / g;
+    const int begin = block * BLOCK, first = begin - s->position;
+    half *keys = phase->memory + ((size_t)block * 2 * g + group) * d * BLOCK, *values = keys + (size_t)g * d * BLOCK;
+    for (int token = first > 0 ? first : 0; token < s->m && token < first + BLOCK; token++) {
+        put_key(s, token, group, keys + (token - first));
+        put_value(s, token, group, values + (size_t)(token - first) * d);
+    }
+    float query[MOST_HEADS * MOST_HEAD], scores[MOST_HEADS * BLOCK];
     for (int token = 0; token < s->m; token++) {
-        const int seen = s->position + token + 1 - block * BLOCK, count = seen < BLOCK ? seen : BLOCK;
+        const int seen = token - first + 1, count = seen < BLOCK ? seen : BLOCK;
         if (count <= 0) continue; /* join() does not ask for it */
-        const float *query = phase->y + ((size_t)token * (net->heads + 2 * g) + group * heads) * d;
-        float *part = part_of(s, block, token, group * heads);
-        weighted(query, d, keys, BLOCK, d, BLOCK, heads, scores, BLOCK);
+        const float *from = phase->from + ((size_t)token * (net->heads + 2 * g) + group * heads) * d;
+        for (int h = 0; h < heads; h++) turn(from + h * d, turns_of(s, token), d, query + h * d);
+        float *to = part_of(s, block, token, group * heads);
+        weighted(query, d, keys, BLOCK, d, BLOCK, heads, scores, BLOCK, values);
         for (int h = 0; h < heads; h++)
-            soften(scores + h * BLOCK, count, 1.0f / sqrtf((float)d), part + h * (d + LANES) + d);
-        weighted(scores, BLOCK, values, d, count, d, heads, part, d + LANES);
+            soften(scores + h * BLOCK, BLOCK, count, 1.0f / sqrtf((float)d), to + h * (d + LANES) + d);
+        weighted(scores, BLOCK, values, d, count, d, heads, to, d + LANES, keys + (size_t)d * BLOCK);
     }
 }
 
@@ -418,12 +521,12 @@ static void join(State *s, float *out) {
             const int blocks = (s->position + token) / BLOCK + 1;
             float top = -INFINITY, total = 0;
             for (int block = 0; block < blocks; block++) top = fmaxf(top, part_of(s, block, token, head)[d]);
-            floats mean[MOST_VECTORS];
+            floats mean[MOST_HEAD / LANES];
             for (int i = 0; i < d / LANES; i++) mean[i] = all(0);
             for (int block = 0; block < blocks; block++) {
-                const float *part = part_of(s, block, token, head), weight = expf(part[d] - top);
-                total += weight * part[d + 1];
-                for (int i = 0; i < d / LANES; i++) mean[i] += weight * load(part + i * LANES);
+                const float *got = part_of(s, block, token, head), weight = expf(got[d] - top);
+                total += weight * got[d + 1];
+                for (int i = 0; i < d / LANES; i++) mean[i] += weight * load(got + i * LANES);
             }
             for (int i = 0; i < d / LANES; i++) store(out + (token * net->heads + head) * d + i * LANES, mean[i] / total);
         }
@@ -432,9 +535,9 @@ static void join(State *s, float *out) {
 /* ---- threads ---- */
 
 /* Ask for the beginning of a thread's share in the next product, which is not in its cache yet. */
-static void prefetch(const State *s, int own) {
-    const Layer *next = s->phase.next;
-    const int8_t *at = next->rows + (size_t)(pieces_of(next) * own / s->threads) * piece_rows(next) * next->stride;
+static void prefetch(const State *s, const Layer *next, int own) {
+    const int first = pieces_of(next) * own / s->threads * piece_blocks(next);
+    const uint8_t *at = next->rows + (size_t)first * ROWS * next->stride;
     for (int i = 0; i < AHEAD; i += ALIGN) __builtin_prefetch(at + i);
 }
 
@@ -446,10 +549,10 @@ static int take_from(State *s, int share) {
     const uint64_t mine = atomic_fetch_add_explicit(ticket, 1, memory_order_acq_rel);
     if (LOW(mine) >= LOW(mine >> END_SHIFT)) return 0;
     /* The phase cannot end before this piece is done, so what it says stays. */
-    if (s->phase.kind == ATTEND) attend(s, &s->phase, (int)LOW(mine));
-    else product(s, &s->phase, (int)LOW(mine));
-    if (LOW(mine) + 1 == LOW(mine >> END_SHIFT)) prefetch(s, share);
+    s->phase.piece(s, &s->phase, (int)LOW(mine));
+    const Layer *next = LOW(mine) + 1 == LOW(mine >> END_SHIFT) ? s->phase.next : NULL;
     atomic_fetch_add_explicit(&s->done, 1, memory_order_release);
+    if (next) prefetch(s, next, share);
     return 1;
 }
 
@@ -477,8 +580,8 @@ static void run(State *s, Phase phase, int pieces) {
     while (atomic_load_explicit(&s->done, memory_order_acquire) < pieces) relax();
 }
 
-static void multiply(State *s, const Layer *layer, const Layer *next, int kind, float *y) {
-    run(s, (Phase){kind, layer, next, y, NULL}, pieces_of(layer));
+static void multiply(State *s, const Layer *layer, const Layer *next, float *y, int add) {
+    run(s, (Phase){.piece = product, .layer = layer, .next = next, .y = y, .add = add}, pieces_of(layer));
 }
 
 /* Wait for work a little while, then asleep. */
@@ -508,10 +611,23 @@ static void rouse(State *s, _Atomic int *flag) {
     pthread_mutex_unlock(&s->lock);
 }
 
+/* Start a call: the threads look for work until it is over. */
+static void begin(State *s, float *x, int m) {
+    s->x = x, s->m = m;
+    if (s->threads > 1) rouse(s, &s->awake);
+}
+
+#if defined(__AMX_INT8__)
+#include "fill.h"
+#endif
+
 /* ---- what Python calls ---- */
 
 /* Whether this CPU has the instructions that this was compiled for. */
 int habitab_fits(void) {
+#if defined(__AMX_INT8__)
+    if (!matrix_units()) return 0;
+#endif
 #if defined(__AVX512VNNI__)
     return __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bw") &&
            __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("f16c");
@@ -522,12 +638,18 @@ int habitab_fits(void) {
 #endif
 }
 
+#if defined(__AVX512VNNI__)
+#define WHOLE bytes
+#else
+#define WHOLE whole
+#endif
+
 void habitab_close(State *s) {
     if (!s) return;
     rouse(s, &s->ending);
     for (int i = 1; i < s->threads; i++)
         if (s->shares[i].made) pthread_join(s->shares[i].thread, NULL);
-    free(s->y), free(s->joined), free(s->parts), free(s->whole), free(s);
+    free(s->y), free(s->joined), free(s->parts), free(s->in.WHOLE), free(s->pairs), free(s);
 }
 
 static void *room(size_t bytes) {
@@ -547,26 +669,21 @@ State *habitab_open(const Network *net, int threads, int positions) {
     if (!s) return NULL;
     s->net = *net;
     const int wide = widest(net) > net->width ? widest(net) : net->width;
-    s->stride = (wide + ALIGN - 1) / ALIGN * ALIGN;
-    s->y = room(sizeof(float) * MOST * wide);
-    s->joined = room(sizeof(float) * MOST * net->heads * net->size);
+    const size_t tokens = net->layers ? CAPACITY : MOST;
+    s->y = room(sizeof(float) * tokens * wide);
+    s->joined = room(sizeof(float) * tokens * net->heads * net->size);
     s->parts = room(sizeof(float) * MOST * net->heads * (net->size + LANES) * (positions / BLOCK));
-    s->whole = room(sizeof(int16_t) * MOST * s->stride);
+    s->in.WHOLE = room(sizeof(int16_t) * tokens * ((wide + ALIGN - 1) / ALIGN * ALIGN));
+    s->pairs = room(MOST_FILLED && net->layers ? sizeof(uint16_t) * 2 * net->groups * net->size * positions : 1);
     pthread_mutex_init(&s->lock, NULL);
     pthread_cond_init(&s->wake, NULL);
-    if (!s->y || !s->joined || !s->parts || !s->whole) return habitab_close(s), NULL;
+    if (!s->y || !s->joined || !s->parts || !s->in.WHOLE || !s->pairs) return habitab_close(s), NULL;
     s->threads = threads < MOST_THREADS ? threads : MOST_THREADS;
     for (int i = 1; i < s->threads; i++) { /* what one that cannot be made would do, the others do */
         s->shares[i].state = s, s->shares[i].index = i;
         s->shares[i].made = !pthread_create(&s->shares[i].thread, NULL, work, &s->shares[i]);
     }
     return s;
-}
-
-/* Start a call: the threads look for work until it is over. */
-static void begin(State *s, float *x, int m) {
-    s->x = x, s->m = m;
-    if (s->threads > 1) rouse(s, &s->awake);
 }
 
 /* m tokens, embedded, at `position` of a cache whose layers are `layer_size` apart: `x` [m, width] becomes their last
@@ -577,21 +694,17 @@ void habitab_run(State *s, float *x, int m, int position, half *cache, int64_t l
     s->position = position;
     for (int i = 0; i < net->layers; i++) {
         const Block *block = &net->blocks[i];
-        half *memory = cache + i * layer_size;
-        make_normed(s, &block->qkv);
-        multiply(s, &block->qkv, &block->output, SET, s->y);
-        remember(s, memory);
-        run(s, (Phase){ATTEND, NULL, &block->output, s->y, memory}, ((position + m - 1) / BLOCK + 1) * net->groups);
+        for (int j = 0; j < m; j++) make_normed(s, &block->qkv, j);
+        multiply(s, &block->qkv, &block->output, s->y, 0);
+        run(s, (Phase){.piece = attend, .next = &block->output, .from = s->y, .memory = cache + i * layer_size},
+            ((position + m - 1) / BLOCK + 1) * net->groups);
         join(s, s->joined);
         for (int j = 0; j < m; j++) make_whole(s, &block->output, s->joined + j * block->output.k, j);
-        multiply(s, &block->output, &block->gate_up, ADD, x);
-        make_normed(s, &block->gate_up);
-        multiply(s, &block->gate_up, &block->down, SET, s->y);
-        for (int j = 0; j < m; j++) {
-            gate(s->y + (size_t)j * 2 * net->inner, net->inner);
-            make_whole(s, &block->down, s->y + (size_t)j * 2 * net->inner, j);
-        }
-        multiply(s, &block->down, i + 1 < net->layers ? &net->blocks[i + 1].qkv : &net->head, ADD, x);
+        multiply(s, &block->output, &block->gate_up, x, 1);
+        for (int j = 0; j < m; j++) make_normed(s, &block->gate_up, j);
+        multiply(s, &block->gate_up, &block->down, s->y, 0);
+        for (int j = 0; j < m; j++) make_gated(s, &block->down, j);
+        multiply(s, &block->down, i + 1 < net->layers ? &net->blocks[i + 1].qkv : &net->head, x, 1);
     }
     atomic_store(&s->awake, 0);
 }
@@ -599,7 +712,10 @@ void habitab_run(State *s, float *x, int m, int position, half *cache, int64_t l
 /* The logits [m, V] after m hidden states [m, width]. */
 void habitab_logits(State *s, float *x, int m, float *logits) {
     begin(s, x, m);
-    make_normed(s, &s->net.head);
-    multiply(s, &s->net.head, s->net.layers ? &s->net.blocks[0].qkv : &s->net.head, SET, logits);
+    for (int j = 0; j < m; j++) make_normed(s, &s->net.head, j);
+    multiply(s, &s->net.head, s->net.layers ? &s->net.blocks[0].qkv : &s->net.head, logits, 0);
     atomic_store(&s->awake, 0);
 }
+
+/* How many tokens `habitab_fill` takes; none where there are no matrix units. */
+int habitab_filled(void) { return MOST_FILLED; }

@@ -1,0 +1,292 @@
+/* Many tokens through one block of the network at a time, in the matrix units (AMX) of a CPU; part of step.c.
+ *
+ * The products are those of a step, to the bit: the same bytes of weights against the same two bytes of activations.
+ * Attention is in bfloat16. Tokens are taken STRIP at a time, as a matrix unit has that many rows; those behind the last
+ * one are computed and left.
+ */
+
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+enum {
+    STRIP = 16,    /* rows of a matrix register; of floats also the columns */
+    LINE = 64,     /* bytes of its rows */
+    PAIR = 2,      /* of ROWS rows of weights that are multiplied at once */
+    COLUMNS = 64,  /* of scores or of a head that are computed at once */
+};
+
+typedef uint16_t brain; /* bfloat16 */
+
+/* Matrix registers: four sums, four that are multiplied. */
+static void tiles_on(void) {
+    struct {
+        uint8_t palette, start, reserved[14];
+        uint16_t bytes[16];
+        uint8_t rows[16];
+    } shape = {.palette = 1};
+    for (int i = 0; i < 8; i++) shape.bytes[i] = LINE, shape.rows[i] = STRIP;
+    _tile_loadconfig(&shape);
+}
+
+static inline void zero_sums(void) {
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+}
+
+static inline int strips_of(const State *s) { return (s->m + STRIP - 1) / STRIP; }
+
+/* ---- products ---- */
+
+/* PAIR blocks of ROWS rows with all tokens. Matrix registers 0 and 1 are the first block's sums of high and of low bytes. */
+static void fill_product(State *s, const Phase *phase, int piece) {
+    const Layer *layer = phase->layer;
+    const int stride = layer->stride, first = piece * PAIR, blocks = blocks_of(layer);
+    const size_t size = (size_t)ROWS * stride;
+    const uint8_t *w = layer->rows + first * size, *second = first + 1 < blocks ? w + size : w;
+    int32_t sums[2 * PAIR][STRIP * ROWS];
+    tiles_on();
+    for (int begin = 0; begin < s->m; begin += STRIP) {
+        const int8_t *bytes = s->in.bytes + (size_t)begin * 2 * stride;
+        zero_sums();
+        for (int at = 0; at < stride; at += LINE) {
+            _tile_loadd(4, bytes + at, 2 * stride);
+            _tile_loadd(5, bytes + stride + at, 2 * stride);
+            _tile_loadd(6, w + (size_t)at * ROWS, LINE);
+            _tile_loadd(7, second + (size_t)at * ROWS, LINE);
+            _tile_dpbsud(0, 4, 6);
+            _tile_dpbsud(1, 5, 6);
+            _tile_dpbsud(2, 4, 7);
+            _tile_dpbsud(3, 5, 7);
+        }
+        _tile_stored(0, sums[0], LINE);
+        _tile_stored(1, sums[1], LINE);
+        _tile_stored(2, sums[2], LINE);
+        _tile_stored(3, sums[3], LINE);
+        for (int i = 0; i < PAIR && first + i < blocks; i++)
+            for (int t = 0; t < STRIP && begin + t < s->m; t++) {
+                const int32_t *minus = s->in.minus[begin + t];
+                const ints high = *(ints *)(sums[2 * i] + t * ROWS) + minus[0];
+                const ints low = *(ints *)(sums[2 * i + 1] + t * ROWS) + minus[1];
+                float found[ROWS];
+                store(found, __builtin_convertvector(high, floats) * 128.0f + __builtin_convertvector(low, floats));
+                finish(s, phase, (first + i) * ROWS, begin + t, found);
+            }
+    }
+    _tile_release();
+}
+
+static void fill_multiply(State *s, const Layer *layer, float *y, int add) {
+    run(s, (Phase){.piece = fill_product, .layer = layer, .y = y, .add = add}, (blocks_of(layer) + PAIR - 1) / PAIR);
+}
+
+/* ---- what is between them, a strip of tokens a piece ---- */
+
+#define EACH_TOKEN(s, piece, token) \
+    for (int token = (piece) * STRIP; token < ((piece) + 1) * STRIP && token < (s)->m; token++)
+
+static void fill_normed(State *s, const Phase *phase, int piece) {
+    EACH_TOKEN(s, piece, token) make_normed(s, phase->layer, token);
+}
+
+static void fill_gated(State *s, const Phase *phase, int piece) {
+    EACH_TOKEN(s, piece, token) make_gated(s, phase->layer, token);
+}
+
+static void fill_joined(State *s, const Phase *phase, int piece) {
+    EACH_TOKEN(s, piece, token) make_whole(s, phase->layer, s->joined + (size_t)token * phase->layer->k, token);
+}
+
+/* The keys of tokens that stand in one block, from its position `at` on: [D, BLOCK] is written a row of tokens at a time. */
+static void put_keys(const State *s, int begin, int tokens, int group, half *keys) {
+    const int d = s->net.size;
+    const __mmask16 these = (__mmask16)((1u << tokens) - 1);
+    const __m512i apart = _mm512_mullo_epi32(
+        _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15), _mm512_set1_epi32(MOST_HEAD));
+    float turned[STRIP][MOST_HEAD];
+    for (int t = 0; t < tokens; t++) turn(key_of(s, begin + t, group), turns_of(s, begin + t), d, turned[t]);
+    for (int i = 0; i < d; i++) {
+        const __m512 row = _mm512_mask_i32gather_ps(_mm512_setzero_ps(), these, apart, turned[0] + i, sizeof(float));
+        _mm256_mask_storeu_epi16(keys + (size_t)i * BLOCK, these, _mm512_cvtps_ph(row, _MM_FROUND_TO_NEAREST_INT));
+    }
+}
+
+/* A strip's keys and values go to the cache. */
+static void fill_remembered(State *s, const Phase *phase, int piece) {
+    const int d = s->net.size, groups = s->net.groups, end = s->m < (piece + 1) * STRIP ? s->m : (piece + 1) * STRIP;
+    for (int token = piece * STRIP, tokens; token < end; token += tokens) {
+        const int position = s->position + token, at = position % BLOCK;
+        half *block = phase->memory + (size_t)(position / BLOCK) * 2 * groups * d * BLOCK;
+        tokens = end - token < BLOCK - at ? end - token : BLOCK - at;
+        for (int group = 0; group < groups; group++) {
+            put_keys(s, token, tokens, group, block + (size_t)group * d * BLOCK + at);
+            for (int t = 0; t < tokens; t++)
+                put_value(s, token + t, group, block + ((size_t)(groups + group) * BLOCK + at + t) * d);
+        }
+    }
+}
+
+static void each_strip(State *s, void (*piece)(State *, const Phase *, int), const Layer *layer, half *memory) {
+    run(s, (Phase){.piece = piece, .layer = layer, .memory = memory}, strips_of(s));
+}
+
+/* ---- attention ---- */
+
+static inline __m512i as_brain(floats v) { return _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh((__m512)v)); }
+
+/* [rows, columns] of the cache as the second factor of a matrix unit: bfloat16 [rows / 2, columns, 2]. What lies behind
+ * `rows` becomes zero, up to `all` of them. */
+static void pair_up(const half *from, int rows, int all_rows, int columns, brain *to) {
+    for (int i = 0; i < all_rows; i += 2)
+        for (int j = 0; j < columns; j += LANES) {
+            const half *at = from + (size_t)i * columns + j;
+            const __m512i first = i < rows ? as_brain(load_half(at)) : _mm512_setzero_si512();
+            const __m512i second = i + 1 < rows ? as_brain(load_half(at + columns)) : _mm512_setzero_si512();
+            _mm512_storeu_si512(to + (size_t)i * columns + 2 * j, _mm512_or_si512(first, _mm512_slli_epi32(second, 16)));
+        }
+}
+
+/* The keys or the values of one group in one block of the cache, in `pairs` at the same place. */
+static void fill_paired(State *s, const Phase *phase, int piece) {
+    const Network *net = &s->net;
+    const int d = net->size, block = piece / (2 * net->groups), positions = s->position + s->m - block * BLOCK;
+    const half *from = phase->memory + (size_t)piece * d * BLOCK;
+    brain *to = s->pairs + (size_t)piece * d * BLOCK;
+    if (piece % (2 * net->groups) < net->groups) pair_up(from, d, d, BLOCK, to);
+    else pair_up(from, positions, BLOCK, d, to);
+}
+
+/* The scores [STRIP, n] of queries [STRIP, D] with the keys of a group. */
+static void score(const State *s, int group, const brain *query, int n, float *scores) {
+    const int d = s->net.size;
+    for (int at = 0; at < n; at += COLUMNS) {
+        const brain *keys = s->pairs + ((size_t)(at / BLOCK) * 2 * s->net.groups + group) * d * BLOCK + at % BLOCK * 2;
+        zero_sums();
+        for (int i = 0; i < d; i += LINE / 2, keys += (size_t)LINE / 2 * BLOCK) {
+            _tile_loadd(4, query + i, d * sizeof(brain));
+#define OF(j, t) \
+    _tile_loadd(t, keys + j * STRIP * 2, BLOCK * 2 * sizeof(brain)); \
+    _tile_dpbf16ps(j, 4, t);
+            OF(0, 5) OF(1, 6) OF(2, 5) OF(3, 6)
+#undef OF
+        }
+#define OF(j) _tile_stored(j, scores + at + j * STRIP, n * sizeof(float));
+        OF(0) OF(1) OF(2) OF(3)
+#undef OF
+    }
+}
+
+/* The means [STRIP, COLUMNS] of a group's values from one of their columns on, by weights [STRIP, n]. */
+static void mean(const State *s, int group, const brain *weights, int n, int column, float *means) {
+    const int d = s->net.size, groups = s->net.groups;
+    zero_sums();
+    for (int at = 0; at < n; at += LINE / 2) {
+        const size_t place = ((size_t)(at / BLOCK) * 2 * groups + groups + group) * d * BLOCK + at % BLOCK * d;
+        const brain *values = s->pairs + place + column * 2;
+        _tile_loadd(4, weights + at, n * sizeof(brain));
+#define OF(j, t) \
+    _tile_loadd(t, values + j * STRIP * 2, d * 2 * sizeof(brain)); \
+    _tile_dpbf16ps(j, 4, t);
+        OF(0, 5) OF(1, 6) OF(2, 5) OF(3, 6)
+#undef OF
+    }
+#define OF(j) _tile_stored(j, means + j * STRIP, COLUMNS * sizeof(float));
+    OF(0) OF(1) OF(2) OF(3)
+#undef OF
+}
+
+/* 2^x to four digits, more than bfloat16 shows: a polynomial over the fraction (minimax on -0.5 .. 0.5). */
+static inline __m512 power(__m512 x) {
+    const __m512 n = _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT), f = _mm512_sub_ps(x, n);
+    __m512 p = _mm512_fmadd_ps(_mm512_set1_ps(0.05500613f), f, _mm512_set1_ps(0.24220221f));
+    p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(0.6932822f));
+    return _mm512_scalef_ps(_mm512_fmadd_ps(p, f, _mm512_set1_ps(1.0f)), n);
+}
+
+/* The first `count` of n scores to weights in bfloat16 (arXiv 1706.03762, eq. 1), the others to nothing; returns their sum.
+ * n is a multiple of LANES. */
+static float weights_of(const float *scores, int n, int count, float scale, brain *weights) {
+    const __m512 least = _mm512_set1_ps(-INFINITY), by = _mm512_set1_ps(scale * 1.44269504f);
+    const __mmask16 last = (__mmask16)((1u << (count % LANES)) - 1);
+    const int whole = count - count % LANES;
+    __m512 most = least, total = _mm512_setzero_ps();
+    for (int i = 0; i < whole; i += LANES) most = _mm512_max_ps(most, _mm512_loadu_ps(scores + i));
+    if (last) most = _mm512_max_ps(most, _mm512_mask_loadu_ps(least, last, scores + whole));
+    const __m512 top = _mm512_set1_ps(_mm512_reduce_max_ps(most));
+    for (int i = 0; i < n; i += LANES) {
+        const __mmask16 these = i < whole ? 0xffff : i == whole ? last : 0;
+        const __m512 score = _mm512_maskz_loadu_ps(these, scores + i);
+        const __m512 p = _mm512_maskz_mov_ps(these, power(_mm512_mul_ps(_mm512_sub_ps(score, top), by)));
+        total = _mm512_add_ps(total, p);
+        _mm256_storeu_si256((__m256i *)(weights + i), (__m256i)_mm512_cvtneps_pbh(p));
+    }
+    return _mm512_reduce_add_ps(total);
+}
+
+/* The attention of one head of a strip's tokens. */
+static void fill_head(State *s, int begin, int tokens, int head) {
+    const Network *net = &s->net;
+    const int d = net->size, group = head / (net->heads / net->groups), wide = (net->heads + 2 * net->groups) * d;
+    const int n = (s->position + begin + tokens + COLUMNS - 1) / COLUMNS * COLUMNS;
+    brain query[STRIP * MOST_HEAD], weights[STRIP * n];
+    float scores[STRIP * n], sums[STRIP], means[STRIP][COLUMNS], turned[MOST_HEAD];
+    memset(query, 0, sizeof query);
+    if (tokens < STRIP) memset(weights, 0, sizeof(brain) * STRIP * n);
+    for (int t = 0; t < tokens; t++) {
+        turn(s->y + (size_t)(begin + t) * wide + head * d, turns_of(s, begin + t), d, turned);
+        for (int i = 0; i < d; i += LANES)
+            _mm256_storeu_si256((__m256i *)(query + t * d + i), (__m256i)_mm512_cvtneps_pbh(_mm512_loadu_ps(turned + i)));
+    }
+    score(s, group, query, n, scores);
+    for (int t = 0; t < tokens; t++)
+        sums[t] = weights_of(scores + (size_t)t * n, n, s->position + begin + t + 1, 1.0f / sqrtf((float)d), weights + t * n);
+    for (int column = 0; column < d; column += COLUMNS) {
+        mean(s, group, weights, n, column, means[0]);
+        for (int t = 0; t < tokens; t++) {
+            float *to = s->joined + ((size_t)(begin + t) * net->heads + head) * d + column;
+            for (int i = 0; i < COLUMNS; i += LANES) store(to + i, load(means[t] + i) / sums[t]);
+        }
+    }
+}
+
+/* A strip and a head, the longest strips first. */
+static void fill_attention(State *s, const Phase *phase, int piece) {
+    (void)phase;
+    const int begin = (strips_of(s) - 1 - piece / s->net.heads) * STRIP;
+    tiles_on();
+    fill_head(s, begin, s->m - begin < STRIP ? s->m - begin : STRIP, piece % s->net.heads);
+    _tile_release();
+}
+
+/* ---- what Python calls ---- */
+
+/* Whether the CPU has matrix units for bytes and bfloat16, and the system gives them to this process. */
+static int matrix_units(void) {
+    enum { REQUEST = 0x1023, TILES = 18, BF16 = 1 << 22, TILE_BITS = 1 << 24, INT8 = 1 << 25, ALL = BF16 | TILE_BITS | INT8 };
+    unsigned a, b, c, d;
+    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || (d & ALL) != ALL) return 0;
+    return !syscall(SYS_arch_prctl, REQUEST, TILES) && __builtin_cpu_supports("avx512bf16");
+}
+
+/* m tokens through one block at `position`, with its layer of the cache; x [m, width] changes as it does in
+ * `habitab_run`. */
+void habitab_fill(State *s, float *x, int m, int position, half *memory, int index) {
+    const Network *net = &s->net;
+    const Block *block = &net->blocks[index];
+    begin(s, x, m);
+    s->position = position;
+    each_strip(s, fill_normed, &block->qkv, NULL);
+    fill_multiply(s, &block->qkv, s->y, 0);
+    each_strip(s, fill_remembered, NULL, memory);
+    run(s, (Phase){.piece = fill_paired, .memory = memory}, ((position + m - 1) / BLOCK + 1) * 2 * net->groups);
+    run(s, (Phase){.piece = fill_attention}, strips_of(s) * net->heads);
+    each_strip(s, fill_joined, &block->output, NULL);
+    fill_multiply(s, &block->output, x, 1);
+    each_strip(s, fill_normed, &block->gate_up, NULL);
+    fill_multiply(s, &block->gate_up, s->y, 0);
+    each_strip(s, fill_gated, &block->down, NULL);
+    fill_multiply(s, &block->down, x, 1);
+    atomic_store(&s->awake, 0);
+}

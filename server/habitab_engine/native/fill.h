@@ -5,29 +5,12 @@
  * one are computed and left.
  */
 
-#include <cpuid.h>
-#include <sys/syscall.h>
-#include <unistd.h>
-
 enum {
-    STRIP = 16,    /* rows of a matrix register; of floats also the columns */
-    LINE = 64,     /* bytes of its rows */
-    PAIR = 2,      /* of ROWS rows of weights that are multiplied at once */
+    PAIR = 2,      /* blocks of ROWS rows of weights that are multiplied at once */
     COLUMNS = 64,  /* of scores or of a head that are computed at once */
 };
 
 typedef uint16_t brain; /* bfloat16 */
-
-/* Matrix registers: four sums, four that are multiplied. */
-static void tiles_on(void) {
-    struct {
-        uint8_t palette, start, reserved[14];
-        uint16_t bytes[16];
-        uint8_t rows[16];
-    } shape = {.palette = 1};
-    for (int i = 0; i < 8; i++) shape.bytes[i] = LINE, shape.rows[i] = STRIP;
-    _tile_loadconfig(&shape);
-}
 
 static inline void zero_sums(void) {
     _tile_zero(0);
@@ -67,11 +50,8 @@ static void fill_product(State *s, const Phase *phase, int piece) {
         _tile_stored(3, sums[3], LINE);
         for (int i = 0; i < PAIR && first + i < blocks; i++)
             for (int t = 0; t < STRIP && begin + t < s->m; t++) {
-                const int32_t *minus = s->in.minus[begin + t];
-                const ints high = *(ints *)(sums[2 * i] + t * ROWS) + minus[0];
-                const ints low = *(ints *)(sums[2 * i + 1] + t * ROWS) + minus[1];
                 float found[ROWS];
-                store(found, __builtin_convertvector(high, floats) * 128.0f + __builtin_convertvector(low, floats));
+                store(found, together(s->in.minus[begin + t], sums[2 * i] + t * ROWS, sums[2 * i + 1] + t * ROWS));
                 finish(s, phase, (first + i) * ROWS, begin + t, found);
             }
     }
@@ -82,22 +62,7 @@ static void fill_multiply(State *s, const Layer *layer, float *y, int add) {
     run(s, (Phase){.piece = fill_product, .layer = layer, .y = y, .add = add}, (blocks_of(layer) + PAIR - 1) / PAIR);
 }
 
-/* ---- what is between them, a strip of tokens a piece ---- */
-
-#define EACH_TOKEN(s, piece, token) \
-    for (int token = (piece) * STRIP; token < ((piece) + 1) * STRIP && token < (s)->m; token++)
-
-static void fill_normed(State *s, const Phase *phase, int piece) {
-    EACH_TOKEN(s, piece, token) make_normed(s, phase->layer, token);
-}
-
-static void fill_gated(State *s, const Phase *phase, int piece) {
-    EACH_TOKEN(s, piece, token) make_gated(s, phase->layer, token);
-}
-
-static void fill_joined(State *s, const Phase *phase, int piece) {
-    EACH_TOKEN(s, piece, token) make_whole(s, phase->layer, s->joined + (size_t)token * phase->layer->k, token);
-}
+/* ---- keys and values ---- */
 
 /* The keys of tokens that stand in one block, from its position `at` on: [D, BLOCK] is written a row of tokens at a time. */
 static void put_keys(const State *s, int begin, int tokens, int group, half *keys) {
@@ -126,10 +91,6 @@ static void fill_remembered(State *s, const Phase *phase, int piece) {
                 put_value(s, token + t, group, block + ((size_t)(groups + group) * BLOCK + at + t) * d);
         }
     }
-}
-
-static void each_strip(State *s, void (*piece)(State *, const Phase *, int), const Layer *layer, half *memory) {
-    run(s, (Phase){.piece = piece, .layer = layer, .memory = memory}, strips_of(s));
 }
 
 /* ---- attention ---- */
@@ -260,33 +221,30 @@ static void fill_attention(State *s, const Phase *phase, int piece) {
     _tile_release();
 }
 
-/* ---- what Python calls ---- */
-
-/* Whether the CPU has matrix units for bytes and bfloat16, and the system gives them to this process. */
-static int matrix_units(void) {
-    enum { REQUEST = 0x1023, TILES = 18, BF16 = 1 << 22, TILE_BITS = 1 << 24, INT8 = 1 << 25, ALL = BF16 | TILE_BITS | INT8 };
-    unsigned a, b, c, d;
-    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || (d & ALL) != ALL) return 0;
-    return !syscall(SYS_arch_prctl, REQUEST, TILES) && __builtin_cpu_supports("avx512bf16");
+/* What heads found is whole already. */
+static void fill_joined(State *s, const Phase *phase, int piece) {
+    EACH_TOKEN(s, piece, token) make_whole(s, phase->layer, s->joined + (size_t)token * phase->layer->k, token);
 }
+
+/* ---- what Python calls ---- */
 
 /* m tokens through one block at `position`, with its layer of the cache; x [m, width] changes as it does in
  * `habitab_run`. */
 void habitab_fill(State *s, float *x, int m, int position, half *memory, int index) {
     const Network *net = &s->net;
     const Block *block = &net->blocks[index];
-    begin(s, x, m);
+    begin(s, x, m, STRIP);
     s->position = position;
-    each_strip(s, fill_normed, &block->qkv, NULL);
+    each(s, normed, &block->qkv, NULL);
     fill_multiply(s, &block->qkv, s->y, 0);
-    each_strip(s, fill_remembered, NULL, memory);
+    each(s, fill_remembered, NULL, memory);
     run(s, (Phase){.piece = fill_paired, .memory = memory}, ((position + m - 1) / BLOCK + 1) * 2 * net->groups);
     run(s, (Phase){.piece = fill_attention}, strips_of(s) * net->heads);
-    each_strip(s, fill_joined, &block->output, NULL);
+    each(s, fill_joined, &block->output, NULL);
     fill_multiply(s, &block->output, x, 1);
-    each_strip(s, fill_normed, &block->gate_up, NULL);
+    each(s, normed, &block->gate_up, NULL);
     fill_multiply(s, &block->gate_up, s->y, 0);
-    each_strip(s, fill_gated, &block->down, NULL);
+    each(s, gated, &block->down, NULL);
     fill_multiply(s, &block->down, x, 1);
     atomic_store(&s->awake, 0);
 }

@@ -47,7 +47,7 @@ enum {
     PIECE_BYTES = 32768,  /* of weights: what a thread takes at once */
     AHEAD = 8192,         /* bytes that are asked for before they are needed; sweeps from 2 to 20 kB were flat from here */
     SPINS = 40000,        /* looks for work before a thread sleeps: two milliseconds, what is between two tokens */
-    TILE = 4, SHARED = 3, /* vectors and heads whose sums are kept in registers together */
+    TILE = 4, MOST_SHARED = 6, SHARED = LANES == 16 ? MOST_SHARED : 3, /* vectors and heads whose sums are in registers */
 };
 /* Activations are whole numbers up to LARGEST: 128 * LARGEST * RUN fits in 31 bits, and a seventh of a bit less than 14
  * bits leave two signed bytes, LARGEST = 128 * high + low with high < 128 and low in -64 .. 63. */
@@ -123,7 +123,7 @@ typedef struct {
 struct State {
     Network net;
     int threads;
-    int m, position;
+    int m, position, strip;         /* strip: tokens of a piece of what is done for each token */
     float *x, *y, *joined, *parts;  /* [M, width], the caller's; [M, widest]; [M, H * D]; see part_of */
     Activations in;
     uint16_t *pairs;                /* of a fill, see fill.h */
@@ -151,17 +151,24 @@ static inline void relax(void) {
 
 static inline floats all(float value) { return (floats){0} + value; }
 
+#if defined(__AVX512VNNI__)
+static inline float sum(floats v) { return _mm512_reduce_add_ps((__m512)v); }
+static inline float largest(floats v) { return _mm512_reduce_max_ps((__m512)v); }
+#elif defined(__AVX2__)
 static inline float sum(floats v) {
-    float total = 0;
-    for (int i = 0; i < LANES; i++) total += v[i];
-    return total;
+    __m128 half = _mm_add_ps(_mm256_castps256_ps128((__m256)v), _mm256_extractf128_ps((__m256)v, 1));
+    half = _mm_add_ps(half, _mm_movehl_ps(half, half));
+    return _mm_cvtss_f32(_mm_add_ss(half, _mm_movehdup_ps(half)));
 }
-
 static inline float largest(floats v) {
-    float most = v[0];
-    for (int i = 1; i < LANES; i++) most = v[i] > most ? v[i] : most;
-    return most;
+    __m128 half = _mm_max_ps(_mm256_castps256_ps128((__m256)v), _mm256_extractf128_ps((__m256)v, 1));
+    half = _mm_max_ps(half, _mm_movehl_ps(half, half));
+    return _mm_cvtss_f32(_mm_max_ss(half, _mm_movehdup_ps(half)));
 }
+#else
+static inline float sum(floats v) { return vaddvq_f32((float32x4_t)v); }
+static inline float largest(floats v) { return vmaxvq_f32((float32x4_t)v); }
+#endif
 
 static inline floats load(const float *at) { return *(const floats *)at; }
 static inline void store(float *at, floats v) { *(floats *)at = v; }
@@ -276,6 +283,13 @@ static void make_gated(State *s, const Layer *down, int token) {
 
 static inline int blocks_of(const Layer *layer) { return (layer->n + ROWS - 1) / ROWS; }
 
+#if defined(__AVX512VNNI__)
+/* Four weights of each of ROWS rows times the same four activations. Compilers copy registers around the intrinsic. */
+static inline void add_products(__m512i *sums, __m512i weights, const int8_t *four) {
+    __asm__("vpdpbusd %2%{1to16%}, %1, %0" : "+v"(*sums) : "v"(weights), "m"(*(const int8_t(*)[4])four));
+}
+#endif
+
 /* Sums of products of ROWS rows with m tokens, [m, ROWS]; m is a constant where this is inlined. The weights are asked for
  * ahead of time. */
 static inline __attribute__((always_inline)) void dots(const Activations *in, const uint8_t *w, int stride, int m,
@@ -292,11 +306,8 @@ static inline __attribute__((always_inline)) void dots(const Activations *in, co
             __builtin_prefetch(here + AHEAD);
             const __m512i weights = _mm512_loadu_si512(here);
             for (int j = 0; j < m; j++)
-                for (int i = 0; i < 2; i++) {
-                    int32_t four;
-                    memcpy(&four, in->bytes + (size_t)(2 * j + i) * stride + at + 4 * u, 4);
-                    sums[j][u][i] = _mm512_dpbusd_epi32(sums[j][u][i], weights, _mm512_set1_epi32(four));
-                }
+                for (int i = 0; i < 2; i++)
+                    add_products(&sums[j][u][i], weights, in->bytes + (size_t)(2 * j + i) * stride + at + 4 * u);
         }
     for (int j = 0; j < m; j++) {
         for (int u = 1; u < turns; u++)
@@ -354,6 +365,10 @@ static inline __attribute__((always_inline)) void dots(const Activations *in, co
 #endif
 }
 
+#if defined(__AMX_INT8__)
+#include "tiles.h"
+#endif
+
 /* Blocks of ROWS rows in a piece. */
 static inline int piece_blocks(const Layer *layer) {
     const int blocks = PIECE_BYTES / (layer->stride * ROWS);
@@ -380,8 +395,15 @@ static void product(State *s, const Phase *phase, int piece) {
     const Layer *layer = phase->layer;
     const int each = piece_blocks(layer), begin = piece * each, all = blocks_of(layer);
     float out[MOST][ROWS];
+#if defined(__AMX_INT8__)
+    if (s->m >= TILED) tiles_on();
+#endif
     for (int block = begin; block < begin + each && block < all; block++) {
         const uint8_t *w = layer->rows + (size_t)block * ROWS * layer->stride;
+#if defined(__AMX_INT8__)
+        if (s->m >= TILED) dots_in_tiles(&s->in, w, layer->stride, s->m, out);
+        else
+#endif
         switch (s->m) {
 #define OF(m) case m: dots(&s->in, w, layer->stride, m, out); break;
             OF(1) OF(2) OF(3) OF(4) OF(5) OF(6) OF(7) OF(8)
@@ -389,13 +411,20 @@ static void product(State *s, const Phase *phase, int piece) {
         }
         for (int token = 0; token < s->m; token++) finish(s, phase, block * ROWS, token, out[token]);
     }
+#if defined(__AMX_INT8__)
+    if (s->m >= TILED) _tile_release();
+#endif
 }
 
 /* ---- attention ---- */
 
-/* What one block gave one head of one token: [D], the largest score, the sum of weights. */
+/* What one block gave one head of one token: [D], the largest score, the sum of weights. Those of a group follow each other,
+ * by token and head. */
 static inline float *part_of(const State *s, int block, int token, int head) {
-    return s->parts + (((size_t)block * MOST + token) * s->net.heads + head) * (s->net.size + LANES);
+    const Network *net = &s->net;
+    const int heads = net->heads / net->groups, group = head / heads;
+    const size_t at = (((size_t)block * net->groups + group) * MOST + token) * heads + head % heads;
+    return s->parts + at * (net->size + LANES);
 }
 
 /* A query or key, turned (RoPE, arXiv 2104.09864); `turns` are the D / 2 complex numbers of its position. */
@@ -437,7 +466,7 @@ static inline void put_key(const State *s, int token, int group, half *keys) {
 static inline __attribute__((always_inline)) void weigh(const float *weights, size_t weights_apart, const half *from,
                                                         size_t apart, int rows, int vectors, int heads, float *to,
                                                         size_t to_apart, const half *ahead) {
-    floats sums[SHARED][TILE];
+    floats sums[MOST_SHARED][TILE];
     for (int h = 0; h < heads; h++)
         for (int j = 0; j < vectors; j++) sums[h][j] = all(0);
     for (int i = 0; i < rows; i++) {
@@ -463,7 +492,8 @@ static void weighted(const float *weights, size_t weights_apart, const half *fro
             switch (vectors * (SHARED + 1) + some) {
 #define OF(v, h) case (v) * (SHARED + 1) + (h): \
                 weigh(w, weights_apart, from + i, apart, rows, v, h, out, to_apart, ahead + i); break;
-                OF(TILE, 1) OF(TILE, 2) OF(TILE, 3) OF(1, 1) OF(1, 2) OF(1, 3)
+                OF(TILE, 1) OF(TILE, 2) OF(TILE, 3) OF(TILE, 4) OF(TILE, 5) OF(TILE, 6)
+                OF(1, 1) OF(1, 2) OF(1, 3) OF(1, 4) OF(1, 5) OF(1, 6)
 #undef OF
             }
             i += vectors * LANES;
@@ -498,38 +528,42 @@ static void attend(State *s, const Phase *phase, int piece) {
         put_key(s, token, group, keys + (token - first));
         put_value(s, token, group, values + (size_t)(token - first) * d);
     }
-    float query[MOST_HEADS * MOST_HEAD], scores[MOST_HEADS * BLOCK];
-    for (int token = 0; token < s->m; token++) {
-        const int seen = token - first + 1, count = seen < BLOCK ? seen : BLOCK;
-        if (count <= 0) continue; /* join() does not ask for it */
-        const float *from = phase->from + ((size_t)token * (net->heads + 2 * g) + group * heads) * d;
-        for (int h = 0; h < heads; h++) turn(from + h * d, turns_of(s, token), d, query + h * d);
-        float *to = part_of(s, block, token, group * heads);
-        weighted(query, d, keys, BLOCK, d, BLOCK, heads, scores, BLOCK, values);
-        for (int h = 0; h < heads; h++)
-            soften(scores + h * BLOCK, BLOCK, count, 1.0f / sqrtf((float)d), to + h * (d + LANES) + d);
-        weighted(scores, BLOCK, values, d, count, d, heads, to, d + LANES, keys + (size_t)d * BLOCK);
+    /* Tokens whose last position is in front of the block get nothing from it: join() does not ask. */
+    const int skipped = first > 0 ? first : 0, all_heads = (s->m - skipped) * heads;
+    const int seen = s->m - first < BLOCK ? s->m - first : BLOCK;
+    float query[MOST * MOST_HEADS * MOST_HEAD], scores[MOST * MOST_HEADS * BLOCK];
+    for (int h = 0; h < all_heads; h++) {
+        const int token = skipped + h / heads;
+        const float *from = phase->from + ((size_t)token * (net->heads + 2 * g) + group * heads + h % heads) * d;
+        turn(from, turns_of(s, token), d, query + h * d);
     }
+    float *to = part_of(s, block, skipped, group * heads);
+    weighted(query, d, keys, BLOCK, d, BLOCK, all_heads, scores, BLOCK, values);
+    for (int h = 0; h < all_heads; h++) {
+        const int own = skipped + h / heads - first + 1, count = own < BLOCK ? own : BLOCK;
+        soften(scores + h * BLOCK, BLOCK, count, 1.0f / sqrtf((float)d), to + h * (d + LANES) + d);
+    }
+    weighted(scores, BLOCK, values, d, seen, d, all_heads, to, d + LANES, keys + (size_t)d * BLOCK);
 }
 
-/* Put the blocks' parts together: [M, H * D] to `out`. */
-static void join(State *s, float *out) {
+/* Put the blocks' parts of one token together: [H * D] to `out`. */
+static void join(const State *s, int token, float *out) {
     const Network *net = &s->net;
-    const int d = net->size;
-    for (int token = 0; token < s->m; token++)
-        for (int head = 0; head < net->heads; head++) {
-            const int blocks = (s->position + token) / BLOCK + 1;
-            float top = -INFINITY, total = 0;
-            for (int block = 0; block < blocks; block++) top = fmaxf(top, part_of(s, block, token, head)[d]);
-            floats mean[MOST_HEAD / LANES];
-            for (int i = 0; i < d / LANES; i++) mean[i] = all(0);
-            for (int block = 0; block < blocks; block++) {
-                const float *got = part_of(s, block, token, head), weight = expf(got[d] - top);
-                total += weight * got[d + 1];
-                for (int i = 0; i < d / LANES; i++) mean[i] += weight * load(got + i * LANES);
-            }
-            for (int i = 0; i < d / LANES; i++) store(out + (token * net->heads + head) * d + i * LANES, mean[i] / total);
+    const int d = net->size, blocks = (s->position + token) / BLOCK + 1;
+    float weights[blocks + LANES], found[2];
+    for (int head = 0; head < net->heads; head++, out += d) {
+        for (int block = 0; block < blocks; block++) weights[block] = part_of(s, block, token, head)[d];
+        soften(weights, (blocks + LANES - 1) / LANES * LANES, blocks, 1.0f, found);
+        float total = 0;
+        floats mean[MOST_HEAD / LANES];
+        for (int i = 0; i < d / LANES; i++) mean[i] = all(0);
+        for (int block = 0; block < blocks; block++) {
+            const float *got = part_of(s, block, token, head);
+            total += weights[block] * got[d + 1];
+            for (int i = 0; i < d / LANES; i++) mean[i] += weights[block] * load(got + i * LANES);
         }
+        for (int i = 0; i < d / LANES; i++) store(out + i * LANES, mean[i] / total);
+    }
 }
 
 /* ---- threads ---- */
@@ -612,9 +646,37 @@ static void rouse(State *s, _Atomic int *flag) {
 }
 
 /* Start a call: the threads look for work until it is over. */
-static void begin(State *s, float *x, int m) {
-    s->x = x, s->m = m;
+static void begin(State *s, float *x, int m, int strip) {
+    s->x = x, s->m = m, s->strip = strip;
     if (s->threads > 1) rouse(s, &s->awake);
+}
+
+/* ---- what is done for each token ---- */
+
+#define EACH_TOKEN(s, piece, token) \
+    for (int token = (piece) * (s)->strip; token < ((piece) + 1) * (s)->strip && token < (s)->m; token++)
+
+static void normed(State *s, const Phase *phase, int piece) {
+    EACH_TOKEN(s, piece, token) make_normed(s, phase->layer, token);
+}
+
+static void gated(State *s, const Phase *phase, int piece) {
+    EACH_TOKEN(s, piece, token) make_gated(s, phase->layer, token);
+}
+
+static void joined(State *s, const Phase *phase, int piece) {
+    EACH_TOKEN(s, piece, token) {
+        float *all = s->joined + (size_t)token * phase->layer->k;
+        join(s, token, all);
+        make_whole(s, phase->layer, all, token);
+    }
+}
+
+static void each(State *s, void (*piece)(State *, const Phase *, int), const Layer *layer, half *memory) {
+    const Phase phase = {.piece = piece, .layer = layer, .memory = memory};
+    const int pieces = (s->m + s->strip - 1) / s->strip;
+    if (pieces > 1) run(s, phase, pieces);
+    else piece(s, &phase, 0);
 }
 
 #if defined(__AMX_INT8__)
@@ -669,12 +731,12 @@ State *habitab_open(const Network *net, int threads, int positions) {
     if (!s) return NULL;
     s->net = *net;
     const int wide = widest(net) > net->width ? widest(net) : net->width;
-    const size_t tokens = net->layers ? CAPACITY : MOST;
+    const size_t tokens = CAPACITY;
     s->y = room(sizeof(float) * tokens * wide);
     s->joined = room(sizeof(float) * tokens * net->heads * net->size);
     s->parts = room(sizeof(float) * MOST * net->heads * (net->size + LANES) * (positions / BLOCK));
     s->in.WHOLE = room(sizeof(int16_t) * tokens * ((wide + ALIGN - 1) / ALIGN * ALIGN));
-    s->pairs = room(MOST_FILLED && net->layers ? sizeof(uint16_t) * 2 * net->groups * net->size * positions : 1);
+    s->pairs = room(MOST_FILLED ? sizeof(uint16_t) * 2 * net->groups * net->size * positions : 1);
     pthread_mutex_init(&s->lock, NULL);
     pthread_cond_init(&s->wake, NULL);
     if (!s->y || !s->joined || !s->parts || !s->in.WHOLE || !s->pairs) return habitab_close(s), NULL;
@@ -690,20 +752,19 @@ State *habitab_open(const Network *net, int threads, int positions) {
  * hidden states. */
 void habitab_run(State *s, float *x, int m, int position, half *cache, int64_t layer_size) {
     const Network *net = &s->net;
-    begin(s, x, m);
+    begin(s, x, m, 1);
     s->position = position;
     for (int i = 0; i < net->layers; i++) {
         const Block *block = &net->blocks[i];
-        for (int j = 0; j < m; j++) make_normed(s, &block->qkv, j);
+        each(s, normed, &block->qkv, NULL);
         multiply(s, &block->qkv, &block->output, s->y, 0);
         run(s, (Phase){.piece = attend, .next = &block->output, .from = s->y, .memory = cache + i * layer_size},
             ((position + m - 1) / BLOCK + 1) * net->groups);
-        join(s, s->joined);
-        for (int j = 0; j < m; j++) make_whole(s, &block->output, s->joined + j * block->output.k, j);
+        each(s, joined, &block->output, NULL);
         multiply(s, &block->output, &block->gate_up, x, 1);
-        for (int j = 0; j < m; j++) make_normed(s, &block->gate_up, j);
+        each(s, normed, &block->gate_up, NULL);
         multiply(s, &block->gate_up, &block->down, s->y, 0);
-        for (int j = 0; j < m; j++) make_gated(s, &block->down, j);
+        each(s, gated, &block->down, NULL);
         multiply(s, &block->down, i + 1 < net->layers ? &net->blocks[i + 1].qkv : &net->head, x, 1);
     }
     atomic_store(&s->awake, 0);
@@ -711,8 +772,8 @@ void habitab_run(State *s, float *x, int m, int position, half *cache, int64_t l
 
 /* The logits [m, V] after m hidden states [m, width]. */
 void habitab_logits(State *s, float *x, int m, float *logits) {
-    begin(s, x, m);
-    for (int j = 0; j < m; j++) make_normed(s, &s->net.head, j);
+    begin(s, x, m, 1);
+    each(s, normed, &s->net.head, NULL);
     multiply(s, &s->net.head, s->net.layers ? &s->net.blocks[0].qkv : &s->net.head, logits, 0);
     atomic_store(&s->awake, 0);
 }

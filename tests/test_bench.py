@@ -47,7 +47,7 @@ def test_a_reply_is_typed_through_only_if_the_ghost_goes_on(ghost: str, key: str
 
 
 def test_what_was_not_measured_is_null_in_the_json() -> None:
-    replies = Replies(model=[10.0, 30.0], rss=[5.0], keystrokes=2)
+    replies = Replies(model=[10.0, 30.0], rss=[5.0, 6.0, 6.0], keystrokes=2)
     result = json.loads(json.dumps(bench_latency._result(replies, 3.0), allow_nan=False))
     assert result["p50_ms"] == 10.0 and result["typed_through_p95_ms"] is None
 

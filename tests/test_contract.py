@@ -13,6 +13,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 FLOORS = ("habitab_base", "habitab_engine", "habitab_adapters", "habitab_server")
+OTHERS = {".c", ".h", ".lua", ".el"}
 SOURCES = sorted([*ROOT.glob("server/*/**/*.py"), *ROOT.glob("adapters/*/**/*.py")])
 HEAVY = {"torch", "tokenizers", "numpy", "transformers", "safetensors", "gguf", "xllamacpp"}
 
@@ -56,8 +57,9 @@ def test_the_engine_knows_nothing_of_editors(path: Path) -> None:
 def test_the_readme_maps_every_file_and_no_other() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     mapped = set(re.findall(r"^\| `([^`]+)` \|", readme, re.MULTILINE))
-    files = {path.relative_to(ROOT).as_posix() for path in [*SOURCES, *ROOT.glob("tests/*.py")]}
-    assert {name for name in mapped if name.endswith(".py")} == files
+    others = (path for part in ("server", "adapters") for path in (ROOT / part).rglob("*") if path.suffix in OTHERS)
+    files = {path.relative_to(ROOT).as_posix() for path in [*SOURCES, *others, *ROOT.glob("tests/*.py")]}
+    assert {name for name in mapped if Path(name).suffix in {".py", *OTHERS}} == files
     assert all((ROOT / name).exists() for name in mapped if "/" in name)
 
 

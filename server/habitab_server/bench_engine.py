@@ -21,6 +21,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+import psutil  # type: ignore[import-untyped]
+
 from habitab_engine.config import EngineSettings
 from habitab_engine.errors import EngineError, MissingExtraError
 from habitab_server.bench import median
@@ -31,11 +33,20 @@ if TYPE_CHECKING:
     from habitab_engine.recall import Recall
 
 CONTESTANTS = ("habitab", "habitab_plain", "llama_cpp")
-BESIDE = ("ceiling_tok_s", "decode_share_of_ceiling", "speculation", "threads", "kernels", "llama_cpp_system_info")
+BESIDE = (
+    "ceiling_tok_s",
+    "decode_share_of_ceiling",
+    "speculation",
+    "rss_mb",
+    "threads",
+    "kernels",
+    "llama_cpp_system_info",
+)
 THREADS = 2
 PROMPT, DECODED, NEW = 1024, 64, 24
 TASKS = {"prefill": PROMPT, "decode": 64, "completion": 700}  # methods of a contestant; tokens of their prompts
 SPECULATION = ("undrafted", "drafted")
+RESIDENT = "resident"  # MB of a contestant's process
 CEILING = "read"  # once through as many bytes as a token's weights have
 BEHIND, STEP, PROMPTS = 700, 150, 4  # tokens of a prompt; from one to the next; how many
 REST_SECONDS = 0.2  # lets the other side's threads go to sleep
@@ -55,18 +66,17 @@ class Ours:
     """The engine's own prefill and decoding, without stop rules, so that the number of tokens is given."""
 
     def __init__(self, engine: Engine) -> None:
-        import torch
-
         self._engine = engine
         self._memory = _memory(engine)
-        self._buffer = torch.zeros(engine.model.bytes_per_token // 8, dtype=torch.int64)
 
     def read(self, tokens: list[int]) -> float:
         """A plain sum, the best of 15: what no decoding can beat that reads its weights from where they are."""
-        times = []
+        import torch
+
+        buffer, times = torch.zeros(self._engine.model.bytes_per_token // 8, dtype=torch.int64), []
         for _ in range(15):
             start = time.perf_counter()
-            self._buffer.sum()
+            buffer.sum()
             times.append(time.perf_counter() - start)
         return min(times)
 
@@ -184,7 +194,11 @@ def _serve(pipe: Connection, make: Callable[[str], tuple[Contestant, dict[str, A
         while True:
             task, tokens = pipe.recv()
             gc.collect()
-            pipe.send(getattr(contestant, task)(tokens))
+            pipe.send(_resident() if task == RESIDENT else getattr(contestant, task)(tokens))
+
+
+def _resident() -> float:
+    return float(psutil.Process().memory_info().rss) / 1e6
 
 
 @contextlib.contextmanager
@@ -241,10 +255,12 @@ def measure(base: Path | None, rounds: int) -> dict[str, Any]:
         sides = dict(zip(CONTESTANTS, remotes, strict=True))
         ours, theirs = sides["habitab"].facts, sides["llama_cpp"].facts
         seconds = _rounds(sides, ours["tokens"], rounds)
+        resident = {name: round(side.run(RESIDENT, [])) for name, side in sides.items()}
     return _result(seconds) | {
         "threads": THREADS,
         "kernels": ours["kernels"],
         "llama_cpp_system_info": theirs["system_info"],
+        "rss_mb": resident,
         "rounds": rounds,
     }
 

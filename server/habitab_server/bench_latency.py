@@ -47,6 +47,8 @@ SEEN_SECONDS = 1.0  # until the engine knows a document as its editor has it
 ACCEPT_EVERY = 5  # of the model's suggestions of this many characters, the person takes every fifth
 ACCEPT_CHARACTERS = 4
 CANCELS = 40
+COMPLETIONS = 1_000  # behind each other, for the memory that they leave
+EARLY = 100  # completions after which memory should not grow any more
 LONGEST_WAIT = 60.0
 
 
@@ -65,7 +67,6 @@ def unseen_packages(folder: Path) -> Path:
 
 def source_files(folder: Path) -> list[Path]:
     """Source files that people type in, in a fixed order. Raises InputError where there is none."""
-    folder = folder.resolve()
     fitting = [p for p in sorted(folder.rglob("*")) if p.suffix in SUFFIXES and 4_000 < p.stat().st_size < 200_000]
     files = [p for p in fitting if is_typed(p.relative_to(folder).as_posix())]
     if not files:
@@ -86,7 +87,7 @@ class Replies:
     characters: list[int] = field(default_factory=list)
     shares: list[float] = field(default_factory=list)
     tokens: list[float] = field(default_factory=list)
-    rss: list[float] = field(default_factory=list)
+    rss: list[float] = field(default_factory=list)  # at the start, after `EARLY` and after all completions
     keystrokes: int = 0
 
 
@@ -99,6 +100,7 @@ class Place:
     before: str
     typed: str
     after: str
+    file: str = ""
 
 
 # What every base completes, so that the first reply has text.
@@ -122,7 +124,7 @@ def places(files: list[Path], rng: random.Random) -> Iterator[Place]:
         typed = "".join(lines[first : first + rng.randrange(2, 5)]).rstrip()
         if 30 <= len(typed.strip()) <= 200 and "\n\n" not in typed:
             before, after = "".join(lines[:first]), "".join(lines[first:])[len(typed) :]
-            yield Place(path.as_uri(), LANGUAGES.get(path.suffix, path.suffix[1:]), before, typed, after)
+            yield Place(path.as_uri(), LANGUAGES.get(path.suffix, path.suffix[1:]), before, typed, after, str(path))
 
 
 class Typist:
@@ -166,6 +168,7 @@ class Typist:
 
 async def measure(folder: Path, base: Path | None, keystrokes: int) -> dict[str, Any]:
     """Type in a folder's files, in a home of the bench's own: the engine is cold, and nobody's is disturbed."""
+    folder = folder.resolve()
     files = source_files(folder)
     with tempfile.TemporaryDirectory(prefix="habitab-bench-") as own:
         home = Home.locate(own)
@@ -177,7 +180,7 @@ async def measure(folder: Path, base: Path | None, keystrokes: int) -> dict[str,
         try:
             first = await _start(client, started)
             workspace = await bench_indexing.measure(link, lambda: _open_folder(client, folder))
-            return first | await _measure(client, link, files, keystrokes) | workspace
+            return first | await _measure(client, link, folder, files, keystrokes) | workspace
         finally:
             await client.shutdown_async(None)
             client.exit(None)
@@ -203,12 +206,14 @@ def _open_folder(client: LanguageClient, folder: Path) -> None:
     client.workspace_did_change_workspace_folders(lsp.DidChangeWorkspaceFoldersParams(change))
 
 
-async def _measure(client: LanguageClient, link: EngineLink, files: list[Path], keystrokes: int) -> dict[str, Any]:
+async def _measure(
+    client: LanguageClient, link: EngineLink, folder: Path, files: list[Path], keystrokes: int
+) -> dict[str, Any]:
     rng, replies = random.Random(0), Replies()
     spots = places(files, rng)
     while replies.keystrokes < keystrokes:
         await _type(Typist(client, next(spots)), link, replies, rng)
-        await _note_memory(link, replies)
+    await _endure(link, _requests(spots, folder), replies)
     await _cancel(client, spots, link, replies)
     spent = {f"{name}_p95_ms": round(p95, 2) for name, p95 in (await link.status())["p95_ms"].items()}
     return _result(replies, _front_mb(client)) | spent
@@ -271,6 +276,34 @@ async def _accept(typist: Typist, text: str, identity: str, left: str, replies: 
     return left[len(text) :]
 
 
+async def _endure(link: EngineLink, requests: Iterator[CompletionRequest], replies: Replies) -> None:
+    """Complete one after the other, as fast as the engine can, and look at its memory now and then."""
+    for number, request in enumerate(requests):
+        if number in (0, EARLY, COMPLETIONS):
+            replies.rss.append((await link.status())["rss_bytes"] / 1e6)
+        if number == COMPLETIONS:
+            return
+        await link.complete(request)
+
+
+def _requests(spots: Iterator[Place], folder: Path) -> Iterator[CompletionRequest]:
+    """At one place after another, a character further on each time."""
+    for place in spots:
+        path, root = Path(place.file).relative_to(folder), str(folder)
+        for end in range(len(place.typed)):
+            prefix = place.before + place.typed[:end]
+            yield CompletionRequest(
+                document=place.uri,
+                path=path.as_posix(),
+                prefix=prefix,
+                suffix=place.after,
+                length=len(prefix + place.after),
+                language=place.language,
+                root=root,
+                file=place.file,
+            )
+
+
 async def _cancel(client: LanguageClient, spots: Iterator[Place], link: EngineLink, replies: Replies) -> None:
     """Cancel requests in flight: how fast they are answered, and how fast the engine is free again."""
     probe = CompletionRequest(document="bench:probe", path="probe.py", prefix="import os\nimport sys\n", suffix="\n")
@@ -306,10 +339,6 @@ async def _totals(link: EngineLink) -> dict[str, int]:
     return {"completions": 0, "prompt_tokens": 0, "reused_tokens": 0, "tokens": 0} | status["totals"]
 
 
-async def _note_memory(link: EngineLink, replies: Replies) -> None:
-    replies.rss.append((await link.status())["rss_bytes"] / 1e6)
-
-
 def _front_mb(client: LanguageClient) -> float:
     server = client._server
     return psutil.Process(server.pid).memory_info().rss / 1e6 if server else float("nan")
@@ -333,6 +362,7 @@ def _result(replies: Replies, front_mb: float) -> dict[str, Any]:
         "tokens_mean": sum(replies.tokens) / len(replies.tokens) if replies.tokens else float("nan"),
         "characters_p50": median(replies.characters),
         "rss_mb": replies.rss[-1],
+        "rss_early_mb": replies.rss[1],
         "rss_first_mb": replies.rss[0],
         "front_rss_mb": front_mb,
     }

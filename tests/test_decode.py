@@ -90,6 +90,17 @@ def test_log_probabilities_are_those_of_the_unmasked_model(tiny_engine: Engine) 
     assert len(out.logprobs) == len(out.ids) == 6
 
 
+def test_what_was_typed_counts_as_known(tiny_engine: Engine) -> None:
+    """A token that must agree with the typed text is judged among those that do."""
+    out = run(tiny_engine, task(tiny_engine, healed=b" re"))
+    slot = Slot(tiny_engine.model.new_cache(512))
+    logits, _ = prefill(tiny_engine.model, slot, tiny_engine.tokenizer.encode(CODE), go_on)
+    allowed = tiny_engine.tokenizer.agreeing(b" re")
+    among = logits[allowed].log_softmax(0)
+    assert out.logprobs[0] == pytest.approx(float(among[allowed.index(out.ids[0])]), abs=1e-4)
+    assert out.logprobs[0] > float(logits.log_softmax(0)[out.ids[0]]) + 1
+
+
 def test_the_stop_flag_is_seen_at_the_next_token(tiny_engine: Engine) -> None:
     calls = []
 

@@ -43,13 +43,33 @@ def test_a_match_is_mixed_in_with_its_weight(own: list[float], model: list[float
 @given(shares, st.sets(st.integers(0, 5)))
 def test_among_the_allowed_the_shares_are_as_before(own: list[float], allowed: set[int]) -> None:
     prediction = Prediction(3, np.arange(len(own)), np.array(own) / sum(own), 0.5)
-    found = prediction.among(sorted(allowed))
+    found = prediction.among(sorted(allowed), 1.0)
     kept = sorted(allowed & set(range(len(own))))
     if not kept:
         assert found is None
     else:
         assert found is not None and found.ids.tolist() == kept and found.probs.sum() == pytest.approx(1)
         assert found.probs == pytest.approx(prediction.probs[kept] / prediction.probs[kept].sum())
+
+
+@given(shares, shares, st.floats(0.01, 0.99), st.sets(st.integers(0, 5), min_size=1))
+def test_what_was_typed_speaks_for_who_expected_it(
+    own: list[float], model: list[float], weight: float, allowed: set[int]
+) -> None:
+    """Mixing among the allowed is mixing everything and then leaving out the others."""
+    prediction = Prediction(5, np.arange(len(own)), np.array(own) / sum(own), weight)
+    everything = model_of(model, 6)[:6]
+    whole = (1 - weight) * everything
+    whole[: len(own)] += weight * prediction.probs
+    kept = sorted(allowed)
+    agreed = float(everything[kept].sum())
+    found = prediction.among(kept, agreed)
+    if found is None:
+        assert not allowed & set(range(len(own)))
+        return
+    among, factor = found.mixed(everything[found.ids] / agreed)
+    assert among == pytest.approx(whole[found.ids] / whole[kept].sum(), abs=2e-3)
+    assert factor == pytest.approx(1 - found.weight)
 
 
 @given(spelled, st.lists(st.floats(0.05, 1), min_size=6, max_size=6), shares)

@@ -137,7 +137,7 @@ class Settings:
     context_similar: bool = _option(True, _switch)
     memory: bool = _option(True, _switch)
     # A suggestion is shown automatically from this estimated probability of acceptance on.
-    show_threshold: float = _option(0.25, _number(0, 1))
+    show_threshold: float = _option(0.4, _number(0, 1))
     privacy_fault: str = ""
 
     @property

@@ -205,14 +205,15 @@ def _pick(
     recall: Recall | None,
     sampling: Sampling,
 ) -> tuple[int, float]:
-    """A token id of those that may come, and its log-probability among all, whose logits' log-sum-exp is `total`."""
-    if not recall:
-        token = _choose(scores, sampling)
-        return token, float(scores[token] - total)
+    """A token id of those that may come, and its log-probability: among the `allowed`, which agree with what was typed,
+    or among all, whose logits' log-sum-exp is `total`."""
     among = scores.logsumexp(0)
-    logprobs = recall.mixed(scores - among, context, allowed)
+    agreed = float(among - total)
+    logprobs = scores - among
+    if recall:
+        logprobs = recall.mixed(logprobs, context, allowed, math.exp(agreed))
     token = _choose(logprobs, sampling)
-    return token, float(logprobs[token] + (among - total))
+    return token, float(logprobs[token]) + (agreed if allowed is None else 0.0)
 
 
 def _choose(logits: Tensor, sampling: Sampling) -> int:

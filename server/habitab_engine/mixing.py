@@ -64,11 +64,21 @@ class Prediction:
         share = weight * float(own[at].sum())
         return min(share / (share + (1 - weight) * float(model[at].sum())), _SUREST) if share else 0.0
 
-    def among(self, allowed: Sequence[int]) -> Prediction | None:
-        """The same where only `allowed` tokens can come; None if none of them is foreseen."""
+    def among(self, allowed: Sequence[int], agreed: float) -> Prediction | None:
+        """The same where only `allowed` tokens can come; None if none of them is foreseen.
+
+        To all of them together the model gives the probability `agreed`. That they agree with what was typed speaks
+        for who expected it: λ follows Bayes' rule. That of names holds for what has been typed already.
+        """
         kept = np.isin(self.ids, allowed)
+        if not kept.any():
+            return None
         lost = float(self.probs[~kept].sum())
-        return replace(self, ids=self.ids[kept], probs=self.probs[kept] / (1 - lost)) if kept.any() else None
+        probs, weight = self.probs[kept] / (1 - lost), self.weight
+        if self.length:
+            share = weight * float(self.probs[kept].sum())
+            weight = min(share / (share + (1 - weight) * agreed), _SUREST)
+        return replace(self, ids=self.ids[kept], probs=probs, weight=weight)
 
     def _own(self, model: Floats) -> tuple[Floats, float]:
         """The memory's probabilities of `ids`, adding up to 1, and their weight."""

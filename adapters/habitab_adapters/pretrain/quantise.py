@@ -11,6 +11,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -19,7 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from habitab_adapters.pretrain.checkpoints import digest
-from habitab_engine.checkpoint import INDEX, SCALE, RowInt8, load_checkpoint
+from habitab_engine.checkpoint import INDEX, SCALE, RowInt8, load_checkpoint, quantise_rows
 from habitab_engine.errors import InputError
 
 SHARD_BYTES = 48_000_000
@@ -62,18 +63,15 @@ def _stored(tensors: Mapping[str, Tensor | RowInt8]) -> dict[str, dict[str, Tens
         if isinstance(tensor, Tensor) and tensor.dim() == 1:
             kept[name] = {name: tensor.float().contiguous()}
         else:
-            rows = tensor if isinstance(tensor, RowInt8) else _rounded(tensor, random)
+            rows = tensor if isinstance(tensor, RowInt8) else quantise_rows(tensor, partial(_at_random, random))
             kept[name] = {name: rows.values.contiguous(), name + SCALE: rows.scale.contiguous()}
     return kept
 
 
-def _rounded(w: Tensor, random: torch.Generator) -> RowInt8:
-    """Each row of `w` [N, K] in steps of a 127th of its largest weight, rounded at random to a neighbour."""
-    scale = w.float().abs().amax(dim=1) / 127
-    steps = w.float() / scale.clamp(min=torch.finfo(torch.float32).tiny)[:, None]
+def _at_random(random: torch.Generator, steps: Tensor) -> Tensor:
+    """Whole numbers on one side or the other, the nearer one the likelier."""
     below = steps.floor()
-    values = below + (torch.rand(steps.shape, generator=random) < steps - below)
-    return RowInt8(values.clamp_(-127, 127).to(torch.int8), scale)
+    return below + (torch.rand(steps.shape, generator=random) < steps - below)
 
 
 def _shards(stored: Mapping[str, dict[str, Tensor]], limit: int) -> Iterator[dict[str, Tensor]]:

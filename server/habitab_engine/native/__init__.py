@@ -1,6 +1,7 @@
 """The network compiled from `step.c`, where the package was built with a C compiler: `Native`.
 
-A few tokens at once everywhere; many (`fill`) on CPUs with matrix units, from the same copy of the weights. One thread owns a `Native`.
+A few tokens at once everywhere; many (`fill`) on CPUs with matrix units, from the same copy of the weights.
+One thread owns a `Native`.
 """
 
 from __future__ import annotations

@@ -202,7 +202,7 @@ static void fill_head(State *s, int begin, int tokens, int head) {
     }
     score(s, group, query, n, scores);
     for (int t = 0; t < tokens; t++)
-        sums[t] = weights_of(scores + (size_t)t * n, n, s->position + begin + t + 1, 1.0f / sqrtf((float)d), weights + t * n);
+        sums[t] = weights_of(scores + t * n, n, s->position + begin + t + 1, 1.0f / sqrtf((float)d), weights + t * n);
     for (int column = 0; column < d; column += COLUMNS) {
         mean(s, group, weights, n, column, means[0]);
         for (int t = 0; t < tokens; t++) {

@@ -47,10 +47,11 @@ enum {
     PIECE_BYTES = 32768,  /* of weights: what a thread takes at once */
     AHEAD = 8192,         /* bytes that are asked for before they are needed; sweeps from 2 to 20 kB were flat from here */
     SPINS = 40000,        /* looks for work before a thread sleeps: two milliseconds, what is between two tokens */
-    TILE = 4, MOST_SHARED = 6, SHARED = LANES == 16 ? MOST_SHARED : 3, /* vectors and heads whose sums are in registers */
+    /* Vectors and heads whose sums are kept in registers together. */
+    TILE = 4, MOST_SHARED = 6, SHARED = LANES == 16 ? MOST_SHARED : 3,
 };
-/* Activations are whole numbers up to LARGEST: 128 * LARGEST * RUN fits in 31 bits, and a seventh of a bit less than 14
- * bits leave two signed bytes, LARGEST = 128 * high + low with high < 128 and low in -64 .. 63. */
+/* Activations are whole numbers up to LARGEST: 128 * LARGEST * RUN fits in 31 bits, and two signed bytes give each of them
+ * as 128 * high + low, with low in -64 .. 63. */
 static const float LARGEST = 16255.0f;
 /* Adding and taking away 1.5 * 2^23 rounds a float to a whole number. */
 static const float ROUND = 12582912.0f;
@@ -288,13 +289,11 @@ static inline int blocks_of(const Layer *layer) { return (layer->n + ROWS - 1) /
 static inline void add_products(__m512i *sums, __m512i weights, const int8_t *four) {
     __asm__("vpdpbusd %2%{1to16%}, %1, %0" : "+v"(*sums) : "v"(weights), "m"(*(const int8_t(*)[4])four));
 }
-#endif
 
-/* Sums of products of ROWS rows with m tokens, [m, ROWS]; m is a constant where this is inlined. The weights are asked for
- * ahead of time. */
+/* Sums of products of ROWS rows with m tokens, [m, ROWS]; m is a constant where this is inlined. The weights are asked
+ * for ahead of time. */
 static inline __attribute__((always_inline)) void dots(const Activations *in, const uint8_t *w, int stride, int m,
                                                        float (*out)[ROWS]) {
-#if defined(__AVX512VNNI__)
     const int turns = m == 1 ? 4 : m <= 3 ? 2 : 1; /* sums that take turns: one waits for itself */
     __m512i sums[MOST][4][2];
     for (int j = 0; j < m; j++)
@@ -314,56 +313,60 @@ static inline __attribute__((always_inline)) void dots(const Activations *in, co
             for (int i = 0; i < 2; i++) sums[j][0][i] = _mm512_add_epi32(sums[j][0][i], sums[j][u][i]);
         store(out[j], (floats)_mm512_cvtepi32_ps(sums[j][0][0]) * 128.0f + (floats)_mm512_cvtepi32_ps(sums[j][0][1]));
     }
+}
 #else
-    for (int j = 0; j < m; j++)
-        for (int i = 0; i < ROWS; i++) out[j][i] = 0;
-    for (int begin = 0; begin < stride; begin += RUN) {
-        const int end = stride - begin < RUN ? stride : begin + RUN;
-        for (int j = 0; j < m; j++) {
-            const int16_t *x = in->whole + (size_t)j * stride;
 #if defined(__AVX2__)
-            __m256i sums[ROWS / 4];
-            for (int g = 0; g < ROWS / 4; g++) sums[g] = _mm256_setzero_si256();
-            for (int at = begin; at < end; at += 4) {
-                int64_t four;
-                memcpy(&four, x + at, 8);
-                const __m256i a = _mm256_set1_epi64x(four);
-                __builtin_prefetch(w + (size_t)at * ROWS + AHEAD);
-                for (int g = 0; g < ROWS / 4; g++) {
-                    const __m128i raw = _mm_loadu_si128((const __m128i *)(w + (size_t)(at + g) * ROWS));
-                    const __m256i weights = _mm256_cvtepi8_epi16(_mm_xor_si128(raw, _mm_set1_epi8((char)128)));
-                    sums[g] = _mm256_add_epi32(sums[g], _mm256_madd_epi16(weights, a));
-                }
-            }
-            for (int g = 0; g < ROWS / 4; g += 2) {
-                const __m256i pairs = _mm256_hadd_epi32(sums[g], sums[g + 1]);
-                const __m256i rows = _mm256_permute4x64_epi64(pairs, 0xd8);
-                store(out[j] + 4 * g, load(out[j] + 4 * g) + (floats)_mm256_cvtepi32_ps(rows));
-            }
-#else
-            int32x4_t sums[ROWS];
-            for (int i = 0; i < ROWS; i++) sums[i] = vdupq_n_s32(0);
-            for (int at = begin; at < end; at += 4) {
-                const int16x4_t a = vld1_s16(x + at);
-                __builtin_prefetch(w + (size_t)at * ROWS + AHEAD);
-                for (int g = 0; g < ROWS; g += 4) {
-                    const int8x16_t raw = vreinterpretq_s8_u8(veorq_u8(vld1q_u8(w + (size_t)at * ROWS + 4 * g), vdupq_n_u8(128)));
-                    const int16x8_t front = vmovl_s8(vget_low_s8(raw)), back = vmovl_high_s8(raw);
-                    sums[g] = vmlal_s16(sums[g], vget_low_s16(front), a);
-                    sums[g + 1] = vmlal_s16(sums[g + 1], vget_high_s16(front), a);
-                    sums[g + 2] = vmlal_s16(sums[g + 2], vget_low_s16(back), a);
-                    sums[g + 3] = vmlal_s16(sums[g + 3], vget_high_s16(back), a);
-                }
-            }
-            for (int g = 0; g < ROWS; g += 4) {
-                const int32x4_t rows = vpaddq_s32(vpaddq_s32(sums[g], sums[g + 1]), vpaddq_s32(sums[g + 2], sums[g + 3]));
-                store(out[j] + g, load(out[j] + g) + (floats)vcvtq_f32_s32(rows));
-            }
-#endif
+/* Adds the products `begin` to `end` of ROWS rows with one token to `out` [ROWS]. */
+static inline void add_products(const int16_t *x, const uint8_t *w, int begin, int end, float *out) {
+    __m256i sums[ROWS / 4];
+    for (int g = 0; g < ROWS / 4; g++) sums[g] = _mm256_setzero_si256();
+    for (int at = begin; at < end; at += 4) {
+        int64_t four;
+        memcpy(&four, x + at, sizeof four);
+        const __m256i a = _mm256_set1_epi64x(four);
+        __builtin_prefetch(w + (size_t)at * ROWS + AHEAD);
+        for (int g = 0; g < ROWS / 4; g++) {
+            const __m128i raw = _mm_loadu_si128((const __m128i *)(w + (size_t)(at + g) * ROWS));
+            const __m256i weights = _mm256_cvtepi8_epi16(_mm_xor_si128(raw, _mm_set1_epi8((char)128)));
+            sums[g] = _mm256_add_epi32(sums[g], _mm256_madd_epi16(weights, a));
         }
     }
-#endif
+    for (int g = 0; g < ROWS / 4; g += 2) {
+        const __m256i rows = _mm256_permute4x64_epi64(_mm256_hadd_epi32(sums[g], sums[g + 1]), 0xd8);
+        store(out + 4 * g, load(out + 4 * g) + (floats)_mm256_cvtepi32_ps(rows));
+    }
 }
+#else
+static inline void add_products(const int16_t *x, const uint8_t *w, int begin, int end, float *out) {
+    int32x4_t sums[ROWS];
+    for (int i = 0; i < ROWS; i++) sums[i] = vdupq_n_s32(0);
+    for (int at = begin; at < end; at += 4) {
+        const int16x4_t a = vld1_s16(x + at);
+        __builtin_prefetch(w + (size_t)at * ROWS + AHEAD);
+        for (int g = 0; g < ROWS; g += 4) {
+            const uint8x16_t raw = veorq_u8(vld1q_u8(w + (size_t)at * ROWS + 4 * g), vdupq_n_u8(128));
+            const int8x16_t weights = vreinterpretq_s8_u8(raw);
+            const int16x8_t front = vmovl_s8(vget_low_s8(weights)), back = vmovl_high_s8(weights);
+            sums[g] = vmlal_s16(sums[g], vget_low_s16(front), a);
+            sums[g + 1] = vmlal_s16(sums[g + 1], vget_high_s16(front), a);
+            sums[g + 2] = vmlal_s16(sums[g + 2], vget_low_s16(back), a);
+            sums[g + 3] = vmlal_s16(sums[g + 3], vget_high_s16(back), a);
+        }
+    }
+    for (int g = 0; g < ROWS; g += 4) {
+        const int32x4_t rows = vpaddq_s32(vpaddq_s32(sums[g], sums[g + 1]), vpaddq_s32(sums[g + 2], sums[g + 3]));
+        store(out + g, load(out + g) + (floats)vcvtq_f32_s32(rows));
+    }
+}
+#endif
+
+static inline void dots(const Activations *in, const uint8_t *w, int stride, int m, float (*out)[ROWS]) {
+    memset(out, 0, sizeof(float) * ROWS * m);
+    for (int begin = 0; begin < stride; begin += RUN)
+        for (int j = 0; j < m; j++)
+            add_products(in->whole + (size_t)j * stride, w, begin, stride - begin < RUN ? stride : begin + RUN, out[j]);
+}
+#endif
 
 #if defined(__AMX_INT8__)
 #include "tiles.h"
@@ -375,7 +378,9 @@ static inline int piece_blocks(const Layer *layer) {
     return blocks > 1 ? blocks : 1;
 }
 
-static inline int pieces_of(const Layer *layer) { return (blocks_of(layer) + piece_blocks(layer) - 1) / piece_blocks(layer); }
+static inline int pieces_of(const Layer *layer) {
+    return (blocks_of(layer) + piece_blocks(layer) - 1) / piece_blocks(layer);
+}
 
 /* ROWS sums of one token, from row n on, become what the layer gives. Where it adds, n is a whole number of ROWS. */
 static inline void finish(const State *s, const Phase *phase, int n, int token, const float *sums) {
@@ -516,9 +521,9 @@ static void soften(float *scores, int n, int count, float scale, float *found) {
     found[0] = top * scale, found[1] = sum(total);
 }
 
-/* The new tokens of a block go to the cache; then what all query heads of a group get from it: for
- * each of them and each token its mean of values, the largest score and the sum of the weights, by which the mean is not
- * yet divided (arXiv 2205.14135, section 3.1). */
+/* The new tokens of a block go to the cache; then what all query heads of a group get from it: for each of them and each
+ * token its mean of values, the largest score and the sum of the weights, by which the mean is not yet divided
+ * (arXiv 2205.14135, section 3.1). */
 static void attend(State *s, const Phase *phase, int piece) {
     const Network *net = &s->net;
     const int d = net->size, g = net->groups, heads = net->heads / g, group = piece % g, block = piece / g;
@@ -731,11 +736,10 @@ State *habitab_open(const Network *net, int threads, int positions) {
     if (!s) return NULL;
     s->net = *net;
     const int wide = widest(net) > net->width ? widest(net) : net->width;
-    const size_t tokens = CAPACITY;
-    s->y = room(sizeof(float) * tokens * wide);
-    s->joined = room(sizeof(float) * tokens * net->heads * net->size);
+    s->y = room(sizeof(float) * CAPACITY * wide);
+    s->joined = room(sizeof(float) * CAPACITY * net->heads * net->size);
     s->parts = room(sizeof(float) * MOST * net->heads * (net->size + LANES) * (positions / BLOCK));
-    s->in.WHOLE = room(sizeof(int16_t) * tokens * ((wide + ALIGN - 1) / ALIGN * ALIGN));
+    s->in.WHOLE = room(sizeof(int16_t) * CAPACITY * ((wide + ALIGN - 1) / ALIGN * ALIGN));
     s->pairs = room(MOST_FILLED ? sizeof(uint16_t) * 2 * net->groups * net->size * positions : 1);
     pthread_mutex_init(&s->lock, NULL);
     pthread_cond_init(&s->wake, NULL);

@@ -12,10 +12,10 @@ enum {
 
 /* Whether the CPU has matrix units for bytes and bfloat16, and the system gives them to this process. */
 static int matrix_units(void) {
-    enum { REQUEST = 0x1023, TILES = 18, BF16 = 1 << 22, TILE_BITS = 1 << 24, INT8 = 1 << 25, ALL = BF16 | TILE_BITS | INT8 };
+    enum { REQUEST = 0x1023, TILE_DATA = 18, BF16 = 1 << 22, TILES = 1 << 24, INT8 = 1 << 25, ALL = BF16 | TILES | INT8 };
     unsigned a, b, c, d;
     if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || (d & ALL) != ALL) return 0;
-    return !syscall(SYS_arch_prctl, REQUEST, TILES) && __builtin_cpu_supports("avx512bf16");
+    return !syscall(SYS_arch_prctl, REQUEST, TILE_DATA) && __builtin_cpu_supports("avx512bf16");
 }
 
 /* From here on until `_tile_release` this thread has matrix registers of the largest shape. */

@@ -14,9 +14,10 @@ from habitab_engine.memory import Memory
 from habitab_engine.mixing import Floats, Prediction, Spelling
 from habitab_engine.trim import trim
 
-# Tokens drafted, behind a match of that many, as long as that share of its places agrees. Of 1,300 tokens written in
-# five packages, shorter matches and less agreement gave too many wrong drafts to be worth their passes.
-DRAFTED, SURE_LENGTH, AGREED = 7, 3, 0.9
+# Tokens drafted, as long as that share of the match's places agrees. A pass of eight tokens costs less than two of one:
+# on twelve files of four packages a share of 0.5 behind any match gave 1.88 times the speed of no drafts, 0.9 behind
+# three tokens 1.78 times.
+DRAFTED, AGREED = 7, 0.5
 # Seconds without news from the folders after which what is waiting in the memory is sorted in.
 QUIET_SECONDS = 1.0
 
@@ -57,8 +58,7 @@ class Recall:
 
     def draft(self, context: Sequence[int]) -> list[int]:
         """What very likely comes next; nothing where that is not known."""
-        found = self._memory.predict(context)
-        return self._memory.draft(context, DRAFTED, AGREED) if found and found.length >= SURE_LENGTH else []
+        return self._memory.draft(context, DRAFTED, AGREED)
 
 
 def _mixed(model: Tensor, found: Prediction) -> tuple[Tensor, Floats]:

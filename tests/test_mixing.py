@@ -52,6 +52,13 @@ def test_among_the_allowed_the_shares_are_as_before(own: list[float], allowed: s
         assert found.probs == pytest.approx(prediction.probs[kept] / prediction.probs[kept].sum())
 
 
+def test_what_is_hardly_foreseen_is_not_foreseen() -> None:
+    """Its share of the others' would be a division by next to nothing."""
+    prediction = Prediction(5, np.array([1, 2]), np.array([1.0, 1e-17]), 0.5)
+    assert prediction.among([2, 3], 0.5) is None
+    assert Prediction(0, np.array([1, 2]), np.array([1.0, 1e-17]), 0.5).among([2, 3], 0.5) is None
+
+
 @given(shares, shares, st.floats(0.01, 0.99), st.sets(st.integers(0, 5), min_size=1))
 def test_what_was_typed_speaks_for_who_expected_it(
     own: list[float], model: list[float], weight: float, allowed: set[int]

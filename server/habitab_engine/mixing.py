@@ -34,7 +34,7 @@ WEIGHTS = (
     (0.53, 0.87),
 )
 NAMES = 0.65  # λ of names: the one with which most were completed, on 9,200 beginnings in seven packages
-_UNLIKELY = 1e-6  # what the model gives at least to a token that begins a name
+_UNLIKELY = 1e-6  # what the model gives at least to a token that begins a name; and less is not foreseen
 _SUREST = 0.999  # λ stays below 1, so that every token keeps some probability
 
 
@@ -65,20 +65,20 @@ class Prediction:
         return min(share / (share + (1 - weight) * float(model[at].sum())), _SUREST) if share else 0.0
 
     def among(self, allowed: Sequence[int], agreed: float) -> Prediction | None:
-        """The same where only `allowed` tokens can come; None if none of them is foreseen.
+        """The same where only `allowed` tokens can come; None if hardly any of them is foreseen.
 
         To all of them together the model gives the probability `agreed`. That they agree with what was typed speaks
         for who expected it: λ follows Bayes' rule. That of names holds for what has been typed already.
         """
         kept = np.isin(self.ids, allowed)
-        if not kept.any():
+        foreseen = float(self.probs[kept].sum())
+        if foreseen < _UNLIKELY:
             return None
-        lost = float(self.probs[~kept].sum())
-        probs, weight = self.probs[kept] / (1 - lost), self.weight
+        ended, weight = max(0.0, 1 - float(self.probs.sum())), self.weight
         if self.length:
-            share = weight * float(self.probs[kept].sum())
+            share = weight * foreseen
             weight = min(share / (share + (1 - weight) * agreed), _SUREST)
-        return replace(self, ids=self.ids[kept], probs=probs, weight=weight)
+        return replace(self, ids=self.ids[kept], probs=self.probs[kept] / (foreseen + ended), weight=weight)
 
     def _own(self, model: Floats) -> tuple[Floats, float]:
         """The memory's probabilities of `ids`, adding up to 1, and their weight."""

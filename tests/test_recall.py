@@ -37,7 +37,7 @@ def test_probabilities_stay_probabilities(tiny_engine: Engine) -> None:
 
 def test_an_empty_memory_changes_nothing(tiny_engine: Engine) -> None:
     model = logprobs_of(tiny_engine, 5)
-    recall = recall_at(memory_of(tiny_engine, ""), "x = foo", "", "foo")
+    recall = recall_at(memory_of(tiny_engine, ""), "x = foo", "", "foo", True)
     assert torch.equal(recall.mixed(model, [1, 2, 3], None), model)
     assert recall.draft([1, 2, 3]) == []
 

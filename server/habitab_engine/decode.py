@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from habitab_engine.copying import Copy, own_probability
 from habitab_engine.errors import Cancelled
 from habitab_engine.few import FEW
 from habitab_engine.kv_cache import Slot
@@ -37,12 +38,16 @@ class Sampling:
 
 @dataclass(slots=True)
 class Generated:
-    """The text after the cursor, its tokens (healed ones first) with their log-probabilities, and why it ended."""
+    """The text after the cursor, its tokens (healed ones first) with their log-probabilities, and why it ended.
+
+    The first `line` tokens make its first line; 0 before that has ended.
+    """
 
     text: str = ""
     ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     stop: str = ""
+    line: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +56,8 @@ class Task:
 
     `stop_at` judges what was generated so far; `stops` are token ids; the additive masks `[V]` are -∞ where a token
     must not come (`first_mask` until there is text); a token below `least_logprob` at the start of a word ends the
-    text; `deadline` is a time of `time.perf_counter`; `recall` makes what mixes the memory in and drafts.
+    text; `deadline` is a time of `time.perf_counter`; `recall` makes what mixes names in and drafts; `copy` finds
+    what the memory would write as a whole, behind `typed` characters of the line.
     """
 
     healed: bytes
@@ -65,6 +71,8 @@ class Task:
     least_logprob: float = -math.inf
     sampling: Sampling = Sampling()
     recall: Callable[[], Recall] | None = None
+    copy: Callable[[], Copy | None] | None = None
+    typed: int = 0
 
 
 def prefill(model: Model, slot: Slot, tokens: Sequence[int], cancelled: Flag) -> tuple[Tensor, int]:
@@ -129,14 +137,49 @@ def after(model: Model, slot: Slot, token: int, draft: Draft | None) -> Tensor:
     return logits[0]
 
 
+def complete(model: Model, slot: Slot, tokenizer: Tokenizer, logits: Tensor, task: Task, cancelled: Flag) -> Generated:
+    """The greedy text, or the memory's, whichever has the first line that is rather right. Raises Cancelled."""
+    prompt = list(slot.tokens)
+    greedy = generate(model, slot, tokenizer, logits, task, cancelled)
+    copy = task.copy() if task.copy else None
+    if copy is None or copy.text == greedy.text.partition("\n")[0].rstrip():
+        return greedy
+    trust = copy.probability(task.typed)
+    if trust <= own_probability(greedy.logprobs[: greedy.line or None]):
+        return greedy
+    slot.reuse(prompt)
+    return generate(model, slot, tokenizer, logits, task, cancelled, copy.ids, trust)
+
+
 @torch.inference_mode()
-def generate(model: Model, slot: Slot, tokenizer: Tokenizer, logits: Tensor, task: Task, cancelled: Flag) -> Generated:
-    """Decode until a stop rule holds. `logits` `[V]` are those after the prompt. Raises Cancelled."""
+def generate(
+    model: Model,
+    slot: Slot,
+    tokenizer: Tokenizer,
+    logits: Tensor,
+    task: Task,
+    cancelled: Flag,
+    begun: Sequence[int] = (),
+    trust: float = 0.0,
+) -> Generated:
+    """Decode until a stop rule holds. `logits` `[V]` are those after the prompt. Raises Cancelled.
+
+    The text begins with the tokens of a copy, `begun`, if they are given, which is right with the probability `trust`.
+    """
     with model.decoding():
-        return _generate(model, slot, tokenizer, logits, task, cancelled)
+        return _generate(model, slot, tokenizer, logits, task, cancelled, begun, trust)
 
 
-def _generate(model: Model, slot: Slot, tokenizer: Tokenizer, logits: Tensor, task: Task, cancelled: Flag) -> Generated:
+def _generate(
+    model: Model,
+    slot: Slot,
+    tokenizer: Tokenizer,
+    logits: Tensor,
+    task: Task,
+    cancelled: Flag,
+    begun: Sequence[int],
+    trust: float,
+) -> Generated:
     out, recall = Generated(), task.recall() if task.recall else None
     draft = recall.draft if recall else None
     wanted, written = task.healed + task.must_start, b""
@@ -145,7 +188,10 @@ def _generate(model: Model, slot: Slot, tokenizer: Tokenizer, logits: Tensor, ta
             raise Cancelled("A newer keystroke made the request pointless.")
         allowed = tokenizer.agreeing(wanted[len(written) :]) if len(written) < len(wanted) else None
         scores = _allowed(logits, allowed, task.mask if out.text else task.first_mask)
-        token, logprob = _pick(scores, logits.logsumexp(0), slot.tokens, allowed, recall, task.sampling)
+        given = begun[len(out.ids)] if len(out.ids) < len(begun) else None
+        token, logprob = _pick(scores, logits.logsumexp(0), slot.tokens, allowed, recall, task.sampling, given)
+        if given is not None:
+            logprob, trust = _trusted(logprob, trust)
         out.stop = _before(token, logprob, tokenizer, task, out, len(written) < len(wanted))
         if out.stop:
             break
@@ -155,6 +201,7 @@ def _generate(model: Model, slot: Slot, tokenizer: Tokenizer, logits: Tensor, ta
         if recall:
             recall.wrote(token)
         out.text = written[len(task.healed) :].decode("utf-8", errors="ignore")
+        out.line = out.line or ("\n" in out.text) * len(out.ids)
         _after(task, out)
         if not out.stop:
             logits = after(model, slot, token, draft)
@@ -204,16 +251,24 @@ def _pick(
     allowed: list[int] | None,
     recall: Recall | None,
     sampling: Sampling,
+    given: int | None,
 ) -> tuple[int, float]:
-    """A token id of those that may come, and its log-probability: among the `allowed`, which agree with what was typed,
-    or among all, whose logits' log-sum-exp is `total`."""
+    """A token id of those that may come, or the `given` one, and its log-probability: among the `allowed`, which agree
+    with what was typed, or among all, whose logits' log-sum-exp is `total`."""
     among = scores.logsumexp(0)
     agreed = float(among - total)
     logprobs = scores - among
     if recall:
         logprobs = recall.mixed(logprobs, context, allowed, math.exp(agreed))
-    token = _choose(logprobs, sampling)
+    token = _choose(logprobs, sampling) if given is None else given
     return token, float(logprobs[token]) + (agreed if allowed is None else 0.0)
+
+
+def _trusted(logprob: float, trust: float) -> tuple[float, float]:
+    """A copied token's log-probability, if it is certain with the probability `trust` that this is a copy, and how
+    certain that is behind it (Bayes' rule)."""
+    mixed = (1 - trust) * math.exp(logprob) + trust
+    return math.log(mixed), trust / mixed
 
 
 def _choose(logits: Tensor, sampling: Sampling) -> int:

@@ -20,12 +20,14 @@ import torch
 from habitab_engine import gate, postprocess
 from habitab_engine.checkpoint import Checkpoint, load_checkpoint, load_vocabulary
 from habitab_engine.config import EngineSettings, thread_count
+from habitab_engine.copying import Copy, copied
 from habitab_engine.decode import (
     CHUNK,
     Flag,
     Generated,
     Sampling,
     Task,
+    complete,
     decode_one_token,
     extend,
     generate,
@@ -55,6 +57,7 @@ SURE = 0.85  # mean probability of a line's tokens from which on the next line i
 # Shares of the time budget after which no further line is begun: a person who asked for none should not wait for it.
 LINES_WANTED, LINES_POSSIBLE = 0.075, 0.025
 TEMPERATURE, WARMER = 0.8, 0.1  # of the first alternative, and more for each try
+NEAR_LINES = 12  # above the cursor, that a copy does not repeat
 MOST_PAUSE = 1.0  # seconds that the index of a workspace waits for a completion
 SPENT = 1_000  # requests back of which it is known what they spent
 TRIES = 4  # samples drawn for each alternative asked for, as some are alike
@@ -108,7 +111,8 @@ class Engine:
         around = Surroundings.of(request, wanted is not False)
         task = self._task(request, prompt, around, wanted)
         if request.memory:
-            task = replace(task, recall=self.recall(request, prompt))
+            recall, copy = self.recall(request, prompt, matches=False), self._copy(request, prompt)
+            task = replace(task, recall=recall, copy=copy, typed=len(around.line_before.lstrip()))
         runs = self._runs(request.count, slot, prompt, logits, task, stop.is_set)
         kept, tokens, reason = self._cleaned(runs, request, prompt, around)
         self._totals.update(completions=1, prompt_tokens=len(prompt.tokens), reused_tokens=reused, tokens=tokens)
@@ -232,14 +236,25 @@ class Engine:
             least_logprob=math.log(LEAST_PROBABILITY),
         )
 
-    def recall(self, request: CompletionRequest, prompt: Prompt) -> Callable[[], Recall]:
-        """What the memory knows at this cursor; each run begins anew with it."""
+    def recall(self, request: CompletionRequest, prompt: Prompt, matches: bool) -> Callable[[], Recall]:
+        """What the memory knows at this cursor, as in `Recall`; each run begins anew with it."""
         prefix, healed, name = request.prefix, prompt.healed, request.document
         with self._timed("memory" if self._memory.knows(name) else "opening"):
             text, begin = self._memory.whole(name, prefix + request.suffix, request.offset, request.length)
             cursor = begin + len(prefix)
             self._memory.update(name, text, (cursor - len(healed), cursor), request.file)
-        return lambda: recall_at(self._memory, prefix, request.suffix, healed)
+        return lambda: recall_at(self._memory, prefix, request.suffix, healed, matches)
+
+    def _copy(self, request: CompletionRequest, prompt: Prompt) -> Callable[[], Copy | None] | None:
+        """What the memory would write as a whole; none of a line that stands just above, nor beside a menu's choice."""
+        if request.must_start:
+            return None
+
+        def copy() -> Copy | None:
+            found = copied(self._memory, self.tokenizer.pieces, prompt.tokens, prompt.healed.encode())
+            return None if found and _repeats(request.prefix, found.text) else found
+
+        return copy
 
     @contextlib.contextmanager
     def _timed(self, name: str) -> Iterator[None]:
@@ -254,7 +269,7 @@ class Engine:
         self, count: int, slot: Slot, prompt: Prompt, logits: torch.Tensor, task: Task, cancelled: Flag
     ) -> Iterator[Generated]:
         """The greedy text, then sampled ones; several may be alike."""
-        yield generate(self.model, slot, self.tokenizer, logits, task, cancelled)
+        yield complete(self.model, slot, self.tokenizer, logits, task, cancelled)
         for seed in range(TRIES * (count - 1)):
             slot.reuse(prompt.tokens)
             generator = torch.Generator().manual_seed(seed)
@@ -283,6 +298,12 @@ class Engine:
         size = len((prompt.healed + text).encode())
         begins = itertools.accumulate((len(self.tokenizer.pieces[i]) for i in run.ids), initial=0)
         return tuple(p for p, begin in zip(run.logprobs, begins, strict=False) if begin < size)
+
+
+def _repeats(prefix: str, text: str) -> bool:
+    """Whether `text` makes a line that stands just above."""
+    *above, line = prefix.rsplit("\n", NEAR_LINES + 1)[-NEAR_LINES - 1 :]
+    return (line + text).strip() in {other.strip() for other in above}
 
 
 def _mask(size: int, forbidden: Collection[int]) -> torch.Tensor:

@@ -118,8 +118,8 @@ class Memory:
 
         Fewer where the matches end, and where those that went on like that are less than the share `agreed` of all.
         """
-        found = self._followers(context, min(count, AHEAD))
-        followers = [(self._encoder.ids(codes), weight) for codes, weight in found[1]] if found else []
+        found = self.followers(context, min(count, AHEAD))
+        followers = found[1] if found else []
         least = agreed * sum(weight for _, weight in followers)
         drafted: list[int] = []
         while len(drafted) < count:
@@ -133,6 +133,11 @@ class Memory:
             followers = [(ids, weight) for ids, weight in followers if ids[len(drafted)] == chosen]
             drafted.append(chosen)
         return drafted
+
+    def followers(self, context: Sequence[int], ahead: int) -> tuple[int, list[tuple[list[int], float]]] | None:
+        """The length of the longest match, and the up to `ahead` tokens behind each of its places, with its weight."""
+        found = self._followers(context, ahead)
+        return found and (found[0], [(self._encoder.ids(codes), weight) for codes, weight in found[1]])
 
     def names(self, before: str, typed: str, after: str) -> list[tuple[str, float]]:
         """The names that begin with `typed`, likeliest first, with their probabilities.

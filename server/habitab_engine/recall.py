@@ -25,10 +25,14 @@ _NAME_BEFORE = re.compile(r"[^\W\d]\w*\Z")
 
 
 class Recall:
-    """For one text, from its first token on. `spelling` holds the names that the word at the cursor may become."""
+    """For one text, from its first token on. `spelling` holds the names that the word at the cursor may become.
 
-    def __init__(self, memory: Memory, spelling: Spelling | None) -> None:
-        self._memory, self._spelling = memory, spelling
+    Where `matches` are not to be mixed in, they count as whole lines only (`copying.py`): token by token they made what
+    was typed likelier, and yet fewer lines right.
+    """
+
+    def __init__(self, memory: Memory, spelling: Spelling | None, matches: bool = True) -> None:
+        self._memory, self._spelling, self._matches = memory, spelling, matches
         self._used: tuple[Prediction, Floats] | None = None
 
     def mixed(
@@ -40,7 +44,7 @@ class Recall:
         followed the longest match.
         """
         named = self._spelling.predict() if self._spelling is not None else None
-        matched = self._memory.predict(context)
+        matched = self._memory.predict(context) if self._matches else None
         if allowed is not None:
             named = named and named.among(allowed, agreed)
             matched = matched and matched.among(allowed, agreed)
@@ -71,12 +75,12 @@ def _mixed(model: Tensor, found: Prediction) -> tuple[Tensor, Floats]:
     return mixed, own
 
 
-def recall_at(memory: Memory, prefix: str, suffix: str, healed: str) -> Recall:
+def recall_at(memory: Memory, prefix: str, suffix: str, healed: str, matches: bool) -> Recall:
     """For a cursor between `prefix` and `suffix`; the prompt's tokens leave out `healed`, the end of `prefix`."""
     begun = _NAME_BEFORE.search(prefix)
     if begun is None or not healed:
-        return Recall(memory, None)
-    return Recall(memory, memory.spell(prefix[: begun.start()], begun.group(), suffix, healed))
+        return Recall(memory, None, matches)
+    return Recall(memory, memory.spell(prefix[: begun.start()], begun.group(), suffix, healed), matches)
 
 
 class Feed:

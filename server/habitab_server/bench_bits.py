@@ -25,7 +25,7 @@ def bits_of(engine: Engine, request: CompletionRequest, text: str) -> tuple[floa
 
     slot, tokenizer = engine.slot(request.document), engine.tokenizer
     prompt = engine.prompt(request, slot)
-    recall = engine.recall(request, prompt)() if request.memory else None
+    recall = engine.recall(request, prompt, matches=True)() if request.memory else None
     logits, _ = prefill(engine.model, slot, prompt.tokens, bool)
     wanted = prompt.healed.encode()
     nats, size = 0.0, -len(wanted)

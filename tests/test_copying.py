@@ -1,0 +1,110 @@
+"""A copy is the rest of a line that stands in the workspace, agrees with what was typed, and is judged as a whole."""
+
+from __future__ import annotations
+
+import math
+import threading
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from habitab_engine.copying import Copy, copied, own_probability
+from habitab_engine.decode import _trusted
+from habitab_engine.engine import Engine
+from habitab_engine.memory import Memory
+from habitab_engine.types import CompletionRequest, OpenText
+
+LONG = "raise SettingsError(f'{name} must be one of {allowed}, not {value!r}: see the list of all of them')"
+TEXT = f"def check(value):\n    if value not in allowed:\n        {LONG}\n    return value\n"
+
+
+def memory_of(engine: Engine, *texts: str) -> Memory:
+    memory = Memory(engine.tokenizer.encode, engine.model.config.vocab)
+    for number, text in enumerate(texts):
+        memory.update(str(number), text)
+    return memory
+
+
+def copy_at(engine: Engine, memory: Memory, before: str, healed: str = "") -> Copy | None:
+    tokens = engine.tokenizer.encode(before)
+    return copied(memory, engine.tokenizer.pieces, tokens, healed.encode())
+
+
+@pytest.mark.parametrize("typed", ["", " if", " if va"])
+def test_the_rest_of_a_known_line_is_found_behind_what_was_typed(typed: str, tiny_engine: Engine) -> None:
+    memory = memory_of(tiny_engine, TEXT)
+    found = copy_at(tiny_engine, memory, "def check(value):\n   ", typed)
+    assert found is not None and typed + found.text == " if value not in allowed:"
+    assert found.matched == len("def check(value):\n   ") + len(typed)
+    written = b"".join(tiny_engine.tokenizer.pieces[i] for i in found.ids)
+    assert written.startswith((typed + found.text).encode()) and b"\n" in written[len(typed) :]
+
+
+def test_a_line_that_is_longer_than_a_window_is_found_to_its_end(tiny_engine: Engine) -> None:
+    found = copy_at(tiny_engine, memory_of(tiny_engine, TEXT), "    if value not in allowed:\n       ", " raise")
+    assert found is not None and found.text == LONG.removeprefix("raise")
+
+
+def test_a_shorter_match_counts_where_the_longest_disagrees_with_what_was_typed(tiny_engine: Engine) -> None:
+    memory = memory_of(tiny_engine, "    one = first(alpha)\n    two = second(beta)\n    two = third(beta)\n")
+    found = copy_at(tiny_engine, memory, "    one = first(alpha)\n    two =", " third")
+    assert found is not None and found.text == "(beta)"
+    assert copy_at(tiny_engine, memory, "    one = first(alpha)\n    two =", " fourth") is None
+
+
+def test_the_share_of_places_that_go_on_alike_is_told(tiny_engine: Engine) -> None:
+    memory = memory_of(tiny_engine, "key = alpha\n", "key = alpha\n", "key = beta\n", "key = alpha\n")
+    found = copy_at(tiny_engine, memory, "key =")
+    assert found is not None and found.text == " alpha"
+    assert (found.share, found.places) == (pytest.approx(0.75), 4)
+
+
+def test_a_line_without_an_end_is_no_copy(tiny_engine: Engine) -> None:
+    assert copy_at(tiny_engine, memory_of(tiny_engine, "alpha = beta + gamma"), "alpha =") is None
+    assert copy_at(tiny_engine, memory_of(tiny_engine, ""), "alpha =") is None
+
+
+@given(st.integers(2, 200), st.floats(0.05, 0.95), st.integers(1, 64), st.integers(0, 80))
+def test_more_agreement_is_never_less_trusted(matched: int, share: float, places: int, typed: int) -> None:
+    copy = Copy((1,), "value", matched, share, places)
+    surer = Copy((1,), "value", matched, share + 0.05, places)
+    assert 0 < copy.probability(typed) < surer.probability(typed) < 1
+
+
+@given(st.lists(st.floats(-8, 0), min_size=1, max_size=40))
+def test_the_model_is_right_rather_where_it_is_sure(logprobs: list[float]) -> None:
+    assert 0 <= own_probability(logprobs) <= own_probability([p / 2 for p in logprobs]) + 0.05 <= 1.05
+    assert own_probability([]) == 0.0
+
+
+@given(st.lists(st.floats(0.001, 1), min_size=1, max_size=30), st.floats(0, 0.99))
+def test_the_tokens_of_a_copy_make_the_probability_of_the_line(probabilities: list[float], trust: float) -> None:
+    """(1 − λ)·p_model + λ: what each token tells of whether it is a copy is kept for the next."""
+    total, left = 0.0, trust
+    for probability in probabilities:
+        logprob, left = _trusted(math.log(probability), left)
+        total += logprob
+    assert total == pytest.approx(math.log((1 - trust) * math.prod(probabilities) + trust), abs=1e-6)
+
+
+def complete(engine: Engine, prefix: str) -> str:
+    request = CompletionRequest("copying", "check.py", prefix, "\n", sources=(), budget_ms=60_000, multiline=False)
+    done = engine.complete(request, threading.Event())
+    engine.forget("copying")
+    return done.suggestions[0].text if done.suggestions else ""
+
+
+def test_a_line_of_another_document_is_copied_whole(base_engine: Engine) -> None:
+    prefix = "def check(value):\n    if value not in allowed:\n        raise Sett"
+    assert complete(base_engine, prefix) != LONG.removeprefix("raise Sett")
+    base_engine.observe(OpenText("other", TEXT))
+    try:
+        assert complete(base_engine, prefix) == LONG.removeprefix("raise Sett")
+    finally:
+        base_engine.forget("other")
+
+
+def test_a_line_that_stands_just_above_is_not_copied(base_engine: Engine) -> None:
+    prefix = "import os\n\n\nos.environ['FIRST_NAME'] = 'one'\nos.environ['"
+    assert not complete(base_engine, prefix).startswith("FIRST_NAME'] = 'one'")

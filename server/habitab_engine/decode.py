@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -57,7 +57,8 @@ class Task:
     `stop_at` judges what was generated so far; `stops` are token ids; the additive masks `[V]` are -∞ where a token
     must not come (`first_mask` until there is text); a token below `least_logprob` at the start of a word ends the
     text; `deadline` is a time of `time.perf_counter`; `recall` makes what mixes names in and drafts; `copy` finds
-    what the memory would write as a whole, behind `typed` characters of the line.
+    what the memory would write as a whole, behind `typed` characters of the line. The text begins with the tokens of a
+    copy, `begun`, if they are given, which is right with the probability `trust`.
     """
 
     healed: bytes
@@ -73,6 +74,8 @@ class Task:
     recall: Callable[[], Recall] | None = None
     copy: Callable[[], Copy | None] | None = None
     typed: int = 0
+    begun: tuple[int, ...] = ()
+    trust: float = 0.0
 
 
 def prefill(model: Model, slot: Slot, tokens: Sequence[int], cancelled: Flag) -> tuple[Tensor, int]:
@@ -148,39 +151,19 @@ def complete(model: Model, slot: Slot, tokenizer: Tokenizer, logits: Tensor, tas
     if trust <= own_probability(greedy.logprobs[: greedy.line or None]):
         return greedy
     slot.reuse(prompt)
-    return generate(model, slot, tokenizer, logits, task, cancelled, copy.ids, trust)
+    copying = replace(task, begun=copy.ids, trust=trust)
+    return generate(model, slot, tokenizer, logits, copying, cancelled)
 
 
 @torch.inference_mode()
-def generate(
-    model: Model,
-    slot: Slot,
-    tokenizer: Tokenizer,
-    logits: Tensor,
-    task: Task,
-    cancelled: Flag,
-    begun: Sequence[int] = (),
-    trust: float = 0.0,
-) -> Generated:
-    """Decode until a stop rule holds. `logits` `[V]` are those after the prompt. Raises Cancelled.
-
-    The text begins with the tokens of a copy, `begun`, if they are given, which is right with the probability `trust`.
-    """
+def generate(model: Model, slot: Slot, tokenizer: Tokenizer, logits: Tensor, task: Task, cancelled: Flag) -> Generated:
+    """Decode until a stop rule holds. `logits` `[V]` are those after the prompt. Raises Cancelled."""
     with model.decoding():
-        return _generate(model, slot, tokenizer, logits, task, cancelled, begun, trust)
+        return _generate(model, slot, tokenizer, logits, task, cancelled)
 
 
-def _generate(
-    model: Model,
-    slot: Slot,
-    tokenizer: Tokenizer,
-    logits: Tensor,
-    task: Task,
-    cancelled: Flag,
-    begun: Sequence[int],
-    trust: float,
-) -> Generated:
-    out, recall = Generated(), task.recall() if task.recall else None
+def _generate(model: Model, slot: Slot, tokenizer: Tokenizer, logits: Tensor, task: Task, cancelled: Flag) -> Generated:
+    out, recall, trust = Generated(), task.recall() if task.recall else None, task.trust
     draft = recall.draft if recall else None
     wanted, written = task.healed + task.must_start, b""
     while not out.stop:
@@ -188,7 +171,7 @@ def _generate(
             raise Cancelled("A newer keystroke made the request pointless.")
         allowed = tokenizer.agreeing(wanted[len(written) :]) if len(written) < len(wanted) else None
         scores = _allowed(logits, allowed, task.mask if out.text else task.first_mask)
-        given = begun[len(out.ids)] if len(out.ids) < len(begun) else None
+        given = task.begun[len(out.ids)] if len(out.ids) < len(task.begun) else None
         token, logprob = _pick(scores, logits.logsumexp(0), slot.tokens, allowed, recall, task.sampling, given)
         if given is not None:
             logprob, trust = _trusted(logprob, trust)

@@ -19,6 +19,26 @@ static inline void zero_sums(void) {
     _tile_zero(3);
 }
 
+/* Adds matrix register 4, of bfloat16, times four tiles side by side, whose rows are `apart` bytes apart, to the sums. */
+static inline void add_tiles(const brain *tiles, size_t apart) {
+    _tile_loadd(5, tiles, apart);
+    _tile_dpbf16ps(0, 4, 5);
+    _tile_loadd(6, tiles + 2 * STRIP, apart);
+    _tile_dpbf16ps(1, 4, 6);
+    _tile_loadd(5, tiles + 4 * STRIP, apart);
+    _tile_dpbf16ps(2, 4, 5);
+    _tile_loadd(6, tiles + 6 * STRIP, apart);
+    _tile_dpbf16ps(3, 4, 6);
+}
+
+/* The sums side by side, as [STRIP, COLUMNS]; rows are `apart` bytes apart. */
+static inline void store_sums(float *to, size_t apart) {
+    _tile_stored(0, to, apart);
+    _tile_stored(1, to + STRIP, apart);
+    _tile_stored(2, to + 2 * STRIP, apart);
+    _tile_stored(3, to + 3 * STRIP, apart);
+}
+
 static inline int strips_of(const State *s) { return (s->m + STRIP - 1) / STRIP; }
 
 /* ---- products ---- */
@@ -98,7 +118,7 @@ static void fill_remembered(State *s, const Phase *phase, int piece) {
 static inline __m512i as_brain(floats v) { return _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh((__m512)v)); }
 
 /* [rows, columns] of the cache as the second factor of a matrix unit: bfloat16 [rows / 2, columns, 2]. What lies behind
- * `rows` becomes zero, up to `all` of them. */
+ * `rows` becomes zero, up to `all_rows` of them. */
 static void pair_up(const half *from, int rows, int all_rows, int columns, brain *to) {
     for (int i = 0; i < all_rows; i += 2)
         for (int j = 0; j < columns; j += LANES) {
@@ -127,15 +147,9 @@ static void score(const State *s, int group, const brain *query, int n, float *s
         zero_sums();
         for (int i = 0; i < d; i += LINE / 2, keys += (size_t)LINE / 2 * BLOCK) {
             _tile_loadd(4, query + i, d * sizeof(brain));
-#define OF(j, t) \
-    _tile_loadd(t, keys + j * STRIP * 2, BLOCK * 2 * sizeof(brain)); \
-    _tile_dpbf16ps(j, 4, t);
-            OF(0, 5) OF(1, 6) OF(2, 5) OF(3, 6)
-#undef OF
+            add_tiles(keys, BLOCK * 2 * sizeof(brain));
         }
-#define OF(j) _tile_stored(j, scores + at + j * STRIP, n * sizeof(float));
-        OF(0) OF(1) OF(2) OF(3)
-#undef OF
+        store_sums(scores + at, n * sizeof(float));
     }
 }
 
@@ -145,17 +159,10 @@ static void mean(const State *s, int group, const brain *weights, int n, int col
     zero_sums();
     for (int at = 0; at < n; at += LINE / 2) {
         const size_t place = ((size_t)(at / BLOCK) * 2 * groups + groups + group) * d * BLOCK + at % BLOCK * d;
-        const brain *values = s->pairs + place + column * 2;
         _tile_loadd(4, weights + at, n * sizeof(brain));
-#define OF(j, t) \
-    _tile_loadd(t, values + j * STRIP * 2, d * 2 * sizeof(brain)); \
-    _tile_dpbf16ps(j, 4, t);
-        OF(0, 5) OF(1, 6) OF(2, 5) OF(3, 6)
-#undef OF
+        add_tiles(s->pairs + place + column * 2, d * 2 * sizeof(brain));
     }
-#define OF(j) _tile_stored(j, means + j * STRIP, COLUMNS * sizeof(float));
-    OF(0) OF(1) OF(2) OF(3)
-#undef OF
+    store_sums(means, COLUMNS * sizeof(float));
 }
 
 /* 2^x to four digits, more than bfloat16 shows: a polynomial over the fraction (minimax on -0.5 .. 0.5). */

@@ -10,8 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from habitab_engine.copying import Copy, copied, own_probability
-from habitab_engine.decode import _trusted
+from habitab_engine.decode import Generated, Task, _at_best, _trusted, generate, prefill
+from habitab_engine.decode import complete as complete_best
 from habitab_engine.engine import Engine
+from habitab_engine.kv_cache import Slot
 from habitab_engine.memory import Memory
 from habitab_engine.types import CompletionRequest, OpenText
 
@@ -88,6 +90,15 @@ def test_the_tokens_of_a_copy_make_the_probability_of_the_line(probabilities: li
     assert total == pytest.approx(math.log((1 - trust) * math.prod(probabilities) + trust), abs=1e-6)
 
 
+@given(st.lists(st.floats(-8, 0), min_size=1, max_size=40), st.integers(0, 40), st.integers(1, 60))
+def test_a_line_given_up_could_not_have_become_likelier(logprobs: list[float], done: int, tokens: int) -> None:
+    """With no more tokens than the copy has, and none of them unlikelier than the line's worst so far."""
+    begun, rest = logprobs[:done], logprobs[done:tokens]
+    if begun and done <= tokens:
+        rest = [max(p, min(begun)) for p in rest]
+        assert own_probability(begun + rest) <= _at_best(begun, tokens) + 1e-9
+
+
 def complete(engine: Engine, prefix: str) -> str:
     request = CompletionRequest("copying", "check.py", prefix, "\n", sources=(), budget_ms=60_000, multiline=False)
     done = engine.complete(request, threading.Event())
@@ -108,3 +119,37 @@ def test_a_line_of_another_document_is_copied_whole(base_engine: Engine) -> None
 def test_a_line_that_stands_just_above_is_not_copied(base_engine: Engine) -> None:
     prefix = "import os\n\n\nos.environ['FIRST_NAME'] = 'one'\nos.environ['"
     assert not complete(base_engine, prefix).startswith("FIRST_NAME'] = 'one'")
+
+
+def generated(engine: Engine, trust: float) -> tuple[Generated, Generated, Copy]:
+    """The model's own text beside a copy that is right with the probability `trust`, and what is written of both."""
+    tokens = engine.tokenizer.encode("def check(value):\n    if value not in")
+    copy = Copy(tuple(engine.tokenizer.encode(" allowed:\n")), " allowed:", 30, 1.0, 1)
+    task = Task(
+        healed=b"",
+        must_start=b"",
+        stop_at=lambda out: None,
+        stops=engine._stops,
+        mask=engine.mask,
+        first_mask=engine.first_mask,
+        most_tokens=12,
+        deadline=math.inf,
+        copy=copy,
+        trust=trust,
+    )
+    slot = Slot(engine.model.new_cache(128))
+    logits, _ = prefill(engine.model, slot, tokens, bool)
+    own = generate(engine.model, slot, engine.tokenizer, logits, task, bool)
+    slot.reuse(tokens)
+    return own, complete_best(engine.model, slot, engine.tokenizer, logits, task, bool), copy
+
+
+def test_the_models_line_is_given_up_at_once_where_a_copy_is_likelier(tiny_engine: Engine) -> None:
+    own, best, copy = generated(tiny_engine, 0.999)
+    assert own.stop == "a copy is likelier" and len(own.ids) == 1
+    assert tuple(best.ids[: len(copy.ids)]) == copy.ids
+
+
+def test_the_models_line_is_kept_where_a_copy_cannot_be_right(tiny_engine: Engine) -> None:
+    own, best, _ = generated(tiny_engine, 0.0)
+    assert own == best and own.stop == "length"

@@ -56,9 +56,9 @@ class Task:
 
     `stop_at` judges what was generated so far; `stops` are token ids; the additive masks `[V]` are -∞ where a token
     must not come (`first_mask` until there is text); a token below `least_logprob` at the start of a word ends the
-    text; `deadline` is a time of `time.perf_counter`; `recall` makes what mixes names in and drafts; `copy` finds
-    what the memory would write as a whole, behind `typed` characters of the line. The text begins with the tokens of a
-    copy, `begun`, if they are given, which is right with the probability `trust`.
+    text; `deadline` is a time of `time.perf_counter`; `recall` makes what mixes names in and drafts; `copy` is what
+    the memory would write as a whole, right with the probability `trust`. Where it is not written (`copying`), the
+    text ends as soon as its first line is less likely.
     """
 
     healed: bytes
@@ -72,10 +72,9 @@ class Task:
     least_logprob: float = -math.inf
     sampling: Sampling = Sampling()
     recall: Callable[[], Recall] | None = None
-    copy: Callable[[], Copy | None] | None = None
-    typed: int = 0
-    begun: tuple[int, ...] = ()
+    copy: Copy | None = None
     trust: float = 0.0
+    copying: bool = False
 
 
 def prefill(model: Model, slot: Slot, tokens: Sequence[int], cancelled: Flag) -> tuple[Tensor, int]:
@@ -144,15 +143,10 @@ def complete(model: Model, slot: Slot, tokenizer: Tokenizer, logits: Tensor, tas
     """The greedy text, or the memory's, whichever has the first line that is rather right. Raises Cancelled."""
     prompt = list(slot.tokens)
     greedy = generate(model, slot, tokenizer, logits, task, cancelled)
-    copy = task.copy() if task.copy else None
-    if copy is None or copy.text == greedy.text.partition("\n")[0].rstrip():
-        return greedy
-    trust = copy.probability(task.typed)
-    if trust <= own_probability(greedy.logprobs[: greedy.line or None]):
+    if task.trust <= own_probability(greedy.logprobs[: greedy.line or None]):
         return greedy
     slot.reuse(prompt)
-    copying = replace(task, begun=copy.ids, trust=trust)
-    return generate(model, slot, tokenizer, logits, copying, cancelled)
+    return generate(model, slot, tokenizer, logits, replace(task, copying=True), cancelled)
 
 
 @torch.inference_mode()
@@ -165,13 +159,14 @@ def generate(model: Model, slot: Slot, tokenizer: Tokenizer, logits: Tensor, tas
 def _generate(model: Model, slot: Slot, tokenizer: Tokenizer, logits: Tensor, task: Task, cancelled: Flag) -> Generated:
     out, recall, trust = Generated(), task.recall() if task.recall else None, task.trust
     draft = recall.draft if recall else None
+    begun = task.copy.ids if task.copy and task.copying else ()
     wanted, written = task.healed + task.must_start, b""
     while not out.stop:
         if cancelled():
             raise Cancelled("A newer keystroke made the request pointless.")
         allowed = tokenizer.agreeing(wanted[len(written) :]) if len(written) < len(wanted) else None
         scores = _allowed(logits, allowed, task.mask if out.text else task.first_mask)
-        given = task.begun[len(out.ids)] if len(out.ids) < len(task.begun) else None
+        given = begun[len(out.ids)] if len(out.ids) < len(begun) else None
         token, logprob = _pick(scores, logits.logsumexp(0), slot.tokens, allowed, recall, task.sampling, given)
         if given is not None:
             logprob, trust = _trusted(logprob, trust)
@@ -207,12 +202,19 @@ def _new_word(text: str, piece: bytes) -> bool:
 
 def _after(task: Task, out: Generated) -> None:
     """Apply the rules that look at the text, the length and the clock."""
-    if out.text and (found := task.stop_at(out)):
+    if task.copy and not task.copying and not out.line and _at_best(out.logprobs, len(task.copy.ids)) < task.trust:
+        out.stop = "a copy is likelier"
+    elif out.text and (found := task.stop_at(out)):
         out.text, out.stop = out.text[: found.keep], found.reason
     elif len(out.ids) >= task.most_tokens:
         out.text, out.stop = _whole_lines(out.text), "length"
     elif time.perf_counter() > task.deadline:
         out.text, out.stop = _whole_lines(out.text), "time budget"
+
+
+def _at_best(logprobs: list[float], tokens: int) -> float:
+    """That the line is right which has begun like this, if the rest of its `tokens` were certain."""
+    return own_probability(logprobs + [0.0] * (tokens - len(logprobs)))
 
 
 def _whole_lines(text: str) -> str:

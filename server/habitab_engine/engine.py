@@ -112,7 +112,8 @@ class Engine:
         task = self._task(request, prompt, around, wanted)
         if request.memory:
             recall, copy = self.recall(request, prompt, matches=False), self._copy(request, prompt)
-            task = replace(task, recall=recall, copy=copy, typed=len(around.line_before.lstrip()))
+            trust = copy.probability(len(around.line_before.lstrip())) if copy else 0.0
+            task = replace(task, recall=recall, copy=copy, trust=trust)
         runs = self._runs(request.count, slot, prompt, logits, task, stop.is_set)
         kept, tokens, reason = self._cleaned(runs, request, prompt, around)
         self._totals.update(completions=1, prompt_tokens=len(prompt.tokens), reused_tokens=reused, tokens=tokens)
@@ -245,16 +246,12 @@ class Engine:
             self._memory.update(name, text, (cursor - len(healed), cursor), request.file)
         return lambda: recall_at(self._memory, prefix, request.suffix, healed, matches)
 
-    def _copy(self, request: CompletionRequest, prompt: Prompt) -> Callable[[], Copy | None] | None:
+    def _copy(self, request: CompletionRequest, prompt: Prompt) -> Copy | None:
         """What the memory would write as a whole; none of a line that stands just above, nor beside a menu's choice."""
         if request.must_start:
             return None
-
-        def copy() -> Copy | None:
-            found = copied(self._memory, self.tokenizer.pieces, prompt.tokens, prompt.healed.encode())
-            return None if found and _repeats(request.prefix, found.text) else found
-
-        return copy
+        found = copied(self._memory, self.tokenizer.pieces, prompt.tokens, prompt.healed.encode())
+        return None if found and _repeats(request.prefix, found.text) else found
 
     @contextlib.contextmanager
     def _timed(self, name: str) -> Iterator[None]:
@@ -274,7 +271,7 @@ class Engine:
             slot.reuse(prompt.tokens)
             generator = torch.Generator().manual_seed(seed)
             sampling = Sampling(TEMPERATURE + WARMER * seed, generator=generator)
-            sampled = replace(task, sampling=sampling, least_logprob=-math.inf)
+            sampled = replace(task, sampling=sampling, least_logprob=-math.inf, copy=None)
             yield generate(self.model, slot, self.tokenizer, logits, sampled, cancelled)
 
     def _cleaned(

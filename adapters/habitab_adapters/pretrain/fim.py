@@ -47,8 +47,8 @@ class Recipe:
     long_tokens: tuple[int, int] = (480, 1_000)
     plain_weight: int = 16
     prefix_weight: int = 4
-    middle_weight: int = 16
-    end_weight: int = 32
+    middle_weight: int = 48
+    end_weight: int = 192
 
 
 @dataclass(frozen=True, slots=True)

@@ -90,3 +90,92 @@ class Completion:
     reused_tokens: int
     tokens: int
     adapter: str = ""
+
+
+# What became of a suggestion: the closed list.
+OUTCOMES = (
+    "accepted",
+    "partly_accepted",
+    "typed_through",
+    "typed_over",
+    "rejected",
+    "ignored",
+    "unseen",
+    "suppressed",
+)
+# When the text at a suggestion's place is looked at again: seconds after it was inserted, and events.
+SURVIVAL_SECONDS = (15, 30, 120, 300, 600)
+
+
+@dataclass(frozen=True, slots=True)
+class Fate:
+    """One suggestion and what became of it, once the lines around it have settled.
+
+    `id` stays the same while the suggestion is typed through. `when` is in seconds since 1970, `screen_ms` the time on
+    screen. `prefix` and `suffix` are those of its request, `snippets` those of its prompt. `probability` is the gate's;
+    `reason` why it was suppressed, else "". `accepted` are the characters of `text` taken in all, `inserted` is what
+    stands in the document because of them, `instead` what was typed there otherwise. `around` is how the lines of the
+    place look now: it is only scanned for secrets, never kept.
+    """
+
+    id: str
+    when: float
+    root: str
+    path: str
+    language: str
+    trusted: bool
+    automatic: bool
+    base: str
+    adapter: str
+    prefix: str
+    suffix: str
+    snippets: tuple[Snippet, ...]
+    text: str
+    logprobs: tuple[float, ...]
+    probability: float
+    reason: str
+    latency_ms: float
+    outcome: str
+    screen_ms: float
+    accepted: int
+    inserted: str
+    instead: str
+    around: str
+
+
+@dataclass(frozen=True, slots=True)
+class Survival:
+    """The text at the place of suggestion `id` at `at`: one of `SURVIVAL_SECONDS`, "save" or "close"."""
+
+    id: str
+    at: str
+    when: float
+    text: str
+    around: str
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """What a person typed in one place: `before` became `after` at `line` and `column` (from 0), as in `Fate`."""
+
+    when: float
+    root: str
+    path: str
+    language: str
+    line: int
+    column: int
+    before: str
+    after: str
+    around: str
+
+
+@dataclass(frozen=True, slots=True)
+class Typed:
+    """How many characters were typed by hand in a language since the last of these; no text."""
+
+    when: float
+    language: str
+    characters: int
+
+
+Signal = Fate | Survival | Span | Typed

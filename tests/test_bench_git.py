@@ -174,6 +174,17 @@ def test_a_damaged_repository_is_refused_with_one_sentence(history: History) -> 
         make_plan(repository, 0.5, None, None)
 
 
+def test_a_commit_is_passed_over_where_the_clone_lacks_a_file_of_it(history: History) -> None:
+    history.commit({"a.py": "a = 1\n"})
+    for text in ("a = 1\nb = 20\n", "a = 1\nb = 20\nc = 30\n", "a = 1\nb = 20\nc = 30\nd = 40\n"):
+        history.commit({"a.py": text})
+    blob = history.git("rev-parse", "HEAD~1:a.py")
+    (history.folder / ".git" / "objects" / blob[:2] / blob[2:]).unlink()
+    with Repository(history.folder) as repository:
+        commits = [commit.id for commit in repository.commits()]
+        assert [added.hunks for added in repository.added(commits)] == [(((0, "a = 1"),),), (((1, "b = 20"),),)]
+
+
 def test_without_git_the_person_is_told_to_install_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("habitab_adapters.repository.environment", lambda: {"PATH": str(tmp_path)})
     monkeypatch.setattr(os, "environ", {"PATH": str(tmp_path)})

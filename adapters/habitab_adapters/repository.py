@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -34,11 +34,15 @@ _DIFF = (
     "diff-tree --stdin -r -p --root -U0 -M -l400 --full-index --diff-algorithm=histogram --no-ext-diff --no-textconv"
     " --no-color --no-relative --ignore-submodules=all --src-prefix=a/ --dst-prefix=b/"
 )
-_CUT_OFF = "Git could not read the whole history: run `git fsck` in the repository."
 _END = b"end of the patch\n"  # what is no commit's id, `diff-tree --stdin` prints as it is
 _BLOB = re.compile(rb"[0-9a-f]{40,64} blob (\d+)\n")
 _HUNK = re.compile(rb"@@ -\d+(?:,(\d+))? \+(\d+)(?:,(\d+))? @@")
 _MODE = re.compile(rb"(?:new file mode|new mode|index \S+) (\d{6})\n")
+
+
+class _CutOffError(InputError):
+    def __init__(self) -> None:
+        super().__init__("Git could not read the history: run `git fsck` in the repository.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,16 +122,25 @@ class Repository:
         return found
 
     def added(self, commits: Sequence[str]) -> Iterator[Added]:
-        """What each commit added to which regular text file, with renames followed. Raises InputError."""
-        with self._popen(*_DIFF.split()) as process:
-            asked, patches = cast(IO[bytes], process.stdin), cast(IO[bytes], process.stdout)
-            # One at a time: all at once would block both sides where the commits are many.
-            for commit in commits:
-                asked.write(f"{commit}\n".encode() + _END)
-                asked.flush()
-                removed = Counter[str]()
-                files = list(_read_patch(commit, patches, removed))
-                yield from (replace(added, moved=frozenset(_moved(added, removed))) for added in files)
+        """What each commit added to which regular text file, with renames followed.
+
+        A commit is passed over where the clone lacks what it compares. Raises InputError where that is all of them.
+        """
+        waiting, lost = deque(commits), 0
+        while waiting:
+            try:
+                with self._popen(*_DIFF.split()) as process:
+                    try:
+                        while waiting:
+                            yield from _patch_of(process, waiting[0])
+                            waiting.popleft()
+                    finally:
+                        process.kill()
+            except (_CutOffError, BrokenPipeError):
+                waiting.popleft()
+                lost += 1
+        if commits and lost == len(commits):
+            raise _CutOffError()
 
     def changes(self, old: str, new: str) -> Iterator[tuple[str, str]]:
         """(path, blob) of each file that differs between two trees; the blob is "" where no regular file is left."""
@@ -197,6 +210,15 @@ def environment() -> dict[str, str]:
     }
 
 
+def _patch_of(process: subprocess.Popen[bytes], commit: str) -> list[Added]:
+    """What one commit added. One is asked at a time: all at once would block both sides where they are many."""
+    asked, patches, removed = cast(IO[bytes], process.stdin), cast(IO[bytes], process.stdout), Counter[str]()
+    asked.write(f"{commit}\n".encode() + _END)
+    asked.flush()
+    files = list(_read_patch(commit, patches, removed))
+    return [replace(added, moved=frozenset(_moved(added, removed))) for added in files]
+
+
 def _read_patch(commit: str, lines: IO[bytes], removed: Counter[str]) -> Iterator[Added]:
     """One commit's patch without context lines, up to `_END`; binary files, links and submodules are left out.
 
@@ -216,7 +238,7 @@ def _read_patch(commit: str, lines: IO[bytes], removed: Counter[str]) -> Iterato
             regular = found[1].startswith(b"100")
         elif found := _HUNK.match(line):
             hunks.append(_read_hunk(found, lines, removed))
-    raise InputError(_CUT_OFF)
+    raise _CutOffError()
 
 
 def _read_hunk(head: re.Match[bytes], lines: IO[bytes], removed: Counter[str]) -> Numbered:
@@ -231,7 +253,7 @@ def _read_hunk(head: re.Match[bytes], lines: IO[bytes], removed: Counter[str]) -
             gone -= 1
             removed[text.strip()] += 1
         elif not line.startswith(b"\\"):  # "\\ No newline at end of file"
-            raise InputError(_CUT_OFF)
+            raise _CutOffError()
     return tuple(enumerate(texts, first - 1))
 
 

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from functools import lru_cache
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from habitab_adapters.estimates import FEWEST_COMMITS, distance, similarity
+from habitab_adapters.estimates import FEWEST_COMMITS
 from habitab_server.bench_figures import Typed, summary
 
 TAKEN = Typed(
@@ -18,7 +16,6 @@ TAKEN = Typed(
     bits=8.0, bytes=16, names=3, named=2,
 )  # fmt: skip
 TYPED = Typed(similarity=0.5, inner=1, characters=30, unaccepted=10, opportunities=20, shown=5, bits=40.0, bytes=20)
-TEXTS = st.text(alphabet="ab c", max_size=7)
 
 
 def test_figures_are_quotients_of_sums() -> None:
@@ -73,19 +70,3 @@ def test_ratios_are_those_of_pairs() -> None:
     result = summary({"base": half, "context": whole, "memory": whole}, ["c"] * 18)
     assert result["ratios"]["context/base"] == {"completed_ratio": 2.0, "interval": [2.0, 2.0]}
     assert result["ratios"]["memory/context"] == {"completed_ratio": 1.0, "interval": [1.0, 1.0]}
-
-
-@given(TEXTS, TEXTS)
-def test_distance_is_levenshtein_s(a: str, b: str) -> None:
-    @lru_cache
-    def plain(i: int, j: int) -> int:
-        if not i or not j:
-            return i + j
-        return min(plain(i - 1, j) + 1, plain(i, j - 1) + 1, plain(i - 1, j - 1) + (a[i - 1] != b[j - 1]))
-
-    assert distance(a, b) == plain(len(a), len(b))
-
-
-@pytest.mark.parametrize(("a", "b", "alike"), [("", "", 1.0), ("abc", "", 0.0), ("abcd", "abxd", 0.75)])
-def test_similarity_is_one_for_equal_texts_and_none_for_nothing(a: str, b: str, alike: float) -> None:
-    assert similarity(a, b) == alike

@@ -137,3 +137,14 @@ def test_the_command_tells_each_check_and_the_verdict(
     result: dict[str, Any] = json.loads(capsys.readouterr().out)
     assert result["ok"] is healthy
     assert [check["name"] for check in result["checks"]] == ["python", "disk"]
+
+
+@pytest.mark.parametrize("content", [None, b"", b"once upon a time " * 1_000])
+def test_the_file_of_recorded_suggestions_is_looked_at(tmp_path: Path, content: bytes | None) -> None:
+    home = Home(tmp_path / "h", "ann")
+    home.prepare()
+    if content is not None:
+        home.signals_file.write_bytes(content)
+    found = doctor.check_signals(home)
+    assert found.ok == (not content)
+    assert content is None or "recorded" in found.detail

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -21,6 +22,7 @@ from habitab_engine.errors import BaseModelError, EngineError
 from habitab_engine.home import Home
 from habitab_engine.link import EngineLink, with_engine
 from habitab_engine.types import CompletionRequest
+from recorded import fate, rows, span, survival, typed
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="ends processes by POSIX signals")
 
@@ -43,6 +45,7 @@ class Engine:
     def prefill(self, request, stop): return 5
     def forget(self, document): pass
     def status(self): return {"stopped": Engine.stopped}
+    def give_way(self): pass
 
 def load(settings):
     if settings.base:
@@ -140,6 +143,44 @@ async def test_nothing_starts_before_the_first_request(make_link: MakeLink, home
     await link.forget("d")
     assert await link.status() == {"state": "stopped"}
     assert engines(home) == []
+
+
+async def test_recording_starts_no_engine_and_raises_nothing(make_link: MakeLink, home: Home) -> None:
+    link = make_link()
+    assert await link.record([fate()]) == ""
+    assert await link.signal_stats() == {}
+    assert engines(home) == []
+
+
+async def test_signals_are_in_the_person_s_file_and_its_figures(make_link: MakeLink, home: Home) -> None:
+    link = make_link()
+    await engine_of(link)
+    assert await link.record([fate(), survival(), span(), typed(17)]) == ""
+    found: dict[str, Any] = {}
+    while not found.get("completed_ratio"):
+        found = await link.signal_stats()
+    assert (found["accepted"], found["kept_characters"], found["completed_ratio"]) == (1, 17, 0.5)
+    assert [row["id"] for row in rows(home.signals_file)] == ["s1"]
+
+
+async def test_what_was_recorded_is_written_when_the_engine_ends(make_link: MakeLink, home: Home) -> None:
+    link = make_link()
+    await engine_of(link)
+    await link.record([fate(f"s{i}") for i in range(100)])
+    await link.shutdown()
+    assert len(rows(home.signals_file)) == 100
+
+
+async def test_what_troubles_the_store_is_the_answer(make_link: MakeLink, home: Home) -> None:
+    link = make_link()
+    await engine_of(link)
+    home.signals_file.mkdir()
+    trouble = await link.record([fate()])
+    while not trouble:
+        trouble = await link.record([])
+    assert trouble.startswith("Suggestions are not recorded: ")
+    assert (await link.status())["trouble"] == trouble
+    assert await engine_of(link) > 0
 
 
 async def test_a_killed_engine_is_started_again_under_a_waiting_request(make_link: MakeLink) -> None:
@@ -287,7 +328,7 @@ def test_a_script_that_is_not_asynchronous_gets_its_answer(
 
 
 def test_importing_the_link_loads_nothing_heavy() -> None:
-    heavy = "{'torch', 'numpy', 'tokenizers', 'transformers', 'platformdirs', 'importlib.metadata'}"
+    heavy = "{'torch', 'numpy', 'tokenizers', 'transformers', 'platformdirs', 'importlib.metadata', 'sqlite3'}"
     code = f"import sys, habitab_engine.link; print(sorted(set(sys.modules) & {heavy}))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"

@@ -21,7 +21,7 @@ import pytest
 
 from habitab_adapters.pretrain import archives, corpus, packages, pip_client
 from habitab_adapters.pretrain.packages import GONE, Fetched, Package, UnavailableError, load_packages
-from habitab_engine.errors import InputError, MissingExtraError
+from habitab_engine.errors import InputError
 
 CODE = b"def area(width, height):\n    return width * height\n\n\ndef side(area):\n    return area ** 0.5\n"
 MIT = b"Metadata-Version: 2.4\nLicense-Expression: MIT\n"
@@ -362,16 +362,6 @@ def test_a_folder_that_is_a_file_is_one_sentence(tmp_path: Path, shelf: Shelf) -
     (tmp_path / "file").write_text("x")
     with pytest.raises(InputError, match="cannot be written"):
         corpus.build(tmp_path / "file", listed("a"), print)
-
-
-def test_without_the_scanner_for_secrets_nothing_is_fetched(
-    tmp_path: Path, shelf: Shelf, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    corpus.filters._secrets.cache_clear()
-    monkeypatch.setitem(sys.modules, "detect_secrets.core.plugins.util", None)
-    with pytest.raises(MissingExtraError, match=r"habitab\[train\]"):
-        corpus.build(tmp_path, listed("a"), print)
-    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("content", [None, b"nonsense", b"\x1f\x8b\x08\x00cut", "[1]\n", '{"path": 1}\n', "no json\n"])

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,9 @@ from habitab_engine import ipc, worker
 from habitab_engine.config import EngineSettings, thread_count
 from habitab_engine.errors import Cancelled, MissingBaseError
 from habitab_engine.home import Home, engine_key
-from habitab_engine.types import Completion, CompletionRequest, Folder, OpenText, Suggestion
+from habitab_engine.locks import locked
+from habitab_engine.types import Completion, CompletionRequest, Folder, OpenText, Signal, Suggestion
+from recorded import fate, span, survival, typed
 
 
 class SlowEngine:
@@ -52,6 +54,9 @@ class SlowEngine:
     def status(self) -> dict[str, Any]:
         return {"kernel": "none"}
 
+    def give_way(self) -> None:
+        self.log.append("gave way")
+
     def _work(self, op: str, request: CompletionRequest, stop: threading.Event) -> None:
         self.log.append(f"{op} {request.prefix}")
         if request.prefix == "crash":
@@ -61,6 +66,25 @@ class SlowEngine:
             if stop.wait(0.002):
                 self.log.append(f"stopped {request.prefix}")
                 raise Cancelled("stopped")
+
+
+class SetStore:
+    """Keeps signals in a list; its trouble is what the test says."""
+
+    def __init__(self, pause: Callable[[], None]) -> None:
+        self.pause = pause
+        self.kept: list[Signal] = []
+        self.trouble = ""
+        self.closed = False
+
+    def record(self, signals: Sequence[Signal]) -> None:
+        self.kept += signals
+
+    def stats(self) -> dict[str, Any]:
+        return {"accepted": len(self.kept)}
+
+    def close(self) -> None:
+        self.closed = True
 
 
 def request(prefix: str, document: str = "d") -> CompletionRequest:
@@ -122,11 +146,20 @@ def home(tmp_path: Path) -> Home:
 def start(home: Home) -> Iterator[Start]:
     started: list[Running] = []
 
-    def start(load: Callable[[], worker.Serving] | None = None, idle_seconds: float = 60.0, at: Home = home) -> Running:
+    def start(
+        load: Callable[[], worker.Serving] | None = None,
+        idle_seconds: float = 60.0,
+        at: Home = home,
+        store: Callable[[Callable[[], None]], worker.Storing] | None = None,
+    ) -> Running:
         at.prepare()
         engine = SlowEngine()
         server = worker.Server(
-            at.engine_address(), lambda: engine_key(at), load or (lambda: engine), idle_seconds=idle_seconds
+            at.engine_address(),
+            lambda: engine_key(at),
+            load or (lambda: engine),
+            idle_seconds=idle_seconds,
+            store=store,
         )
         thread = threading.Thread(target=server.run)
         thread.start()
@@ -329,6 +362,80 @@ def test_a_fault_of_the_engine_is_one_sentence_without_the_persons_code(
     assert front.kind(front.ask("complete", request("now"))) == "result"
 
 
+def stored(made: list[SetStore]) -> Callable[[Callable[[], None]], SetStore]:
+    """What makes a store for the server, and tells the test of it."""
+
+    def make(pause: Callable[[], None]) -> SetStore:
+        made.append(SetStore(pause))
+        return made[-1]
+
+    return make
+
+
+def test_signals_reach_the_store_while_a_completion_runs(start: Start) -> None:
+    made: list[SetStore] = []
+    running = start(store=stored(made))
+    front = running.front()
+    busy = front.ask("complete", request("wait"))
+    assert running.engine.began.wait(5)
+    signals = [fate(), survival(), span(), typed(3)]
+    assert front.reply(front.send("record", signals=ipc.flatten_signals(signals)))["result"] == {"trouble": ""}
+    assert made[0].kept == signals
+    assert front.reply(front.send("signals"))["result"] == {"accepted": 4}
+    running.engine.release.set()
+    assert front.kind(busy) == "result"
+
+
+def test_the_store_gives_way_to_the_engine_once_there_is_one(start: Start) -> None:
+    made: list[SetStore] = []
+    loaded = threading.Event()
+    engine = SlowEngine()
+
+    def load() -> worker.Serving:
+        loaded.wait(10)
+        return engine
+
+    front = start(load, store=stored(made)).front()
+    made[0].pause()
+    assert engine.log == []
+    loaded.set()
+    assert front.kind(front.ask("prefill", request("a"))) == "result"
+    made[0].pause()
+    assert engine.log[-1] == "gave way"
+
+
+def test_the_store_s_trouble_is_told_with_every_record_and_in_the_status(start: Start) -> None:
+    made: list[SetStore] = []
+    front = start(store=stored(made)).front()
+    assert "trouble" not in front.reply(front.send("status"))["result"]
+    made[0].trouble = "The disk is full."
+    assert front.reply(front.send("record", signals=[]))["result"] == {"trouble": "The disk is full."}
+    assert front.reply(front.send("status"))["result"]["trouble"] == "The disk is full."
+
+
+def test_signals_that_are_none_are_refused_as_a_whole(start: Start) -> None:
+    made: list[SetStore] = []
+    front = start(store=stored(made)).front()
+    good = ipc.flatten_signals([typed(3)])
+    bad: list[object] = [None, [3], [{"kind": "Suggestion"}], [{}], [*good, {"kind": "Typed"}]]
+    assert [front.kind(front.send("record", signals=signals)) for signals in bad] == ["InputError"] * 5
+    assert made[0].kept == []
+
+
+def test_the_store_is_closed_at_the_end(start: Start) -> None:
+    made: list[SetStore] = []
+    running = start(store=stored(made))
+    running.server.stop()
+    running.thread.join(5)
+    assert made[0].closed
+
+
+def test_without_a_store_signals_are_answered_all_the_same(start: Start) -> None:
+    front = start().front()
+    assert front.reply(front.send("record", signals=ipc.flatten_signals([fate()])))["result"] == {"trouble": ""}
+    assert front.reply(front.send("signals"))["result"] == {}
+
+
 def test_a_base_that_cannot_be_loaded_answers_with_its_sentence_and_ends(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -392,7 +499,7 @@ def test_shutdown_is_answered_and_ends_it(start: Start) -> None:
     assert front.kind(stuck) == "Cancelled"
 
 
-HOLD = "import sys, time; from pathlib import Path; from habitab_engine.worker import locked\n"
+HOLD = "import sys, time; from pathlib import Path; from habitab_engine.locks import locked\n"
 
 
 def test_the_lock_is_held_by_one_process_and_freed_by_its_death(tmp_path: Path) -> None:
@@ -402,11 +509,11 @@ def test_the_lock_is_held_by_one_process_and_freed_by_its_death(tmp_path: Path) 
         assert holder.stdout is not None
         assert holder.stdout.readline() == b"True\n"
         assert path.read_text() == str(holder.pid)
-        with worker.locked(path, 0.1) as held:
+        with locked(path, 0.1) as held:
             assert not held
         holder.kill()
         holder.wait(5)
-    with worker.locked(path, 5) as held:
+    with locked(path, 5) as held:
         assert held
 
 

@@ -1,4 +1,4 @@
-"""How alike two texts are, and how sure a figure is: a bootstrap (B. Efron, 1979) over what was drawn together."""
+"""How sure a figure is: a bootstrap (B. Efron, 1979) over what was drawn together."""
 
 from __future__ import annotations
 
@@ -28,19 +28,3 @@ def interval(values: Array) -> list[float] | None:
 def plain(value: float) -> float | None:
     """JSON knows no NaN: where nothing was measured stands null."""
     return round(value, 4) if math.isfinite(value) else None
-
-
-def similarity(text: str, wanted: str) -> float:
-    """1 − Levenshtein distance / the longer length; 1.0 for two empty texts."""
-    longer = max(len(text), len(wanted))
-    return 1 - distance(text, wanted) / longer if longer else 1.0
-
-
-def distance(a: str, b: str) -> int:
-    """Levenshtein's: the fewest characters put in, taken out or replaced."""
-    row = list(range(len(b) + 1))
-    for i, x in enumerate(a, 1):
-        corner, row[0] = row[0], i
-        for j, y in enumerate(b, 1):
-            corner, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, corner + (x != y))
-    return row[-1]

@@ -58,6 +58,11 @@ class Home:
         return self.path / "users" / self.user
 
     @property
+    def signals_file(self) -> Path:
+        """What became of the person's suggestions: see `signals.py`."""
+        return self.user_folder / "signals.db"
+
+    @property
     def key_file(self) -> Path:
         return self.run / "engine.key"
 

@@ -1,6 +1,7 @@
 """Messages between the fronts and the engine process: one JSON object a frame, never a pickle.
 
-Request  {"id": n, "op": "hello"|"complete"|"prefill"|"forget"|"cancel"|"status"|"shutdown", …}
+Request  {"id": n, "op": "hello"|"complete"|"prefill"|"open"|"observe"|"forget"|"cancel"|"status"|"record"|"signals"|
+          "shutdown", …}
 Reply    {"id": n, "result": …}  or  {"id": n, "error": {"kind": <class in errors.py>, "message": <sentence>}}
 
 Fields are only ever added: what a side does not know it ignores, what is missing has a default.
@@ -18,7 +19,7 @@ import sys
 import threading
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from multiprocessing import AuthenticationError
 from multiprocessing import connection as mp
 from pathlib import Path
@@ -26,6 +27,7 @@ from typing import Any, TypeVar
 
 from habitab_engine import errors
 from habitab_engine.errors import EngineError, HabitabError, InputError
+from habitab_engine.types import Fate, Signal, Span, Survival, Typed
 
 T = TypeVar("T")
 Message = dict[str, Any]
@@ -37,6 +39,7 @@ HANDSHAKE_SECONDS = 20.0
 _ACCEPT_SECONDS = 1.0
 # `mp` asserts on a wrong greeting in Python 3.11; a refused MD5 (FIPS) is a ValueError.
 _NO_HANDSHAKE = (AuthenticationError, AssertionError, EOFError, OSError, ValueError)
+_SIGNALS: dict[str, type[Signal]] = {kind.__name__: kind for kind in (Fate, Survival, Span, Typed)}
 
 
 def encode(message: Message) -> bytes:
@@ -61,6 +64,26 @@ def rebuild(kind: type[T], data: object) -> T:
     Unknown fields are ignored. Raises InputError that names the first field missing or of a wrong type.
     """
     return typing.cast(T, _convert(kind, data, kind.__name__))
+
+
+def flatten_signals(signals: Iterable[Signal]) -> list[Message]:
+    """What crosses the process border: the fields of each, and its class's name as `kind`."""
+    return [{"kind": type(signal).__name__, **dataclasses.asdict(signal)} for signal in signals]
+
+
+def rebuild_signals(data: object) -> list[Signal]:
+    """What `flatten_signals` took apart. Raises InputError, for an unknown kind as well."""
+    if not isinstance(data, list):
+        raise InputError("The signals must be a list.")
+    return [_rebuild_signal(fields) for fields in data]
+
+
+def _rebuild_signal(fields: object) -> Signal:
+    name = fields.get("kind") if isinstance(fields, dict) else None
+    kind = _SIGNALS.get(str(name))
+    if kind is None:
+        raise InputError(f"There is no signal {name!r}.")
+    return rebuild(kind, fields)
 
 
 def error_reply(error: Exception) -> Message:

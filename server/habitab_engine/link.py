@@ -8,16 +8,16 @@ import dataclasses
 import itertools
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from multiprocessing import connection as mp
 from typing import Any, TypeVar
 
 from habitab_engine import __version__, ipc
 from habitab_engine.config import EngineSettings
-from habitab_engine.errors import BaseModelError, Cancelled, EngineError
+from habitab_engine.errors import BaseModelError, Cancelled, EngineError, HabitabError
 from habitab_engine.home import Home
 from habitab_engine.starter import Starter
-from habitab_engine.types import Completion, CompletionRequest, Folder, OpenText
+from habitab_engine.types import Completion, CompletionRequest, Folder, OpenText, Signal
 
 T = TypeVar("T")
 
@@ -73,6 +73,18 @@ class EngineLink:
         """Drop what the engine keeps of a document that was closed or renamed; starts no engine."""
         await self._tell("forget", document=document)
 
+    async def record(self, signals: Sequence[Signal]) -> str:
+        """Have signals kept; return what troubles their store in one sentence, or "".
+
+        Starts no engine and raises nothing: where none runs, or it ends just now, the signals are lost.
+        """
+        reply = await self._ask_running("record", signals=ipc.flatten_signals(signals))
+        return str(reply.get("trouble", ""))
+
+    async def signal_stats(self) -> dict[str, Any]:
+        """The figures of `habitab signals stats`; empty where no engine runs."""
+        return await self._ask_running("signals")
+
     async def status(self) -> dict[str, Any]:
         """Facts of the engine, at least `state` (`stopped`, `loading`, `ready`, `failed`) and maybe `error`.
 
@@ -115,6 +127,14 @@ class EngineLink:
             yield session
         finally:
             await session.close()
+
+    async def _ask_running(self, op: str, **fields: Any) -> dict[str, Any]:
+        """The reply of the running engine; nothing where there is none, or none of our version."""
+        try:
+            async with self._borrowed() as session:
+                return dict(await session.request(op, **fields))
+        except HabitabError:
+            return {}
 
     async def _tell(self, op: str, **fields: Any) -> None:
         """What only matters to an engine that runs; one that ends, or got news meanwhile, need not know."""

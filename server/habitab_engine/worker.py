@@ -17,8 +17,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from multiprocessing import connection as mp
 from pathlib import Path
@@ -28,10 +27,11 @@ from typing import Any, Protocol
 from habitab_engine import __version__, ipc
 from habitab_engine.config import EngineSettings, thread_count
 from habitab_engine.errors import Cancelled, EngineError, HabitabError, InputError
-from habitab_engine.home import Home, engine_key, open_log, open_private
+from habitab_engine.home import Home, engine_key, open_log
 from habitab_engine.jobs import Client, Job, Jobs
+from habitab_engine.locks import locked
 from habitab_engine.trim import trim
-from habitab_engine.types import Completion, CompletionRequest, Folder, OpenText
+from habitab_engine.types import Completion, CompletionRequest, Folder, OpenText, Signal
 
 # Seconds between two looks at the clock and the socket file.
 TICK = 2.0
@@ -53,13 +53,25 @@ class Serving(Protocol):
     def observe(self, text: OpenText) -> None: ...
     def forget(self, document: str) -> None: ...
     def status(self) -> dict[str, Any]: ...
+    def give_way(self) -> None: ...
+
+
+class Storing(Protocol):
+    """What the server needs of `signals.SignalStore`; every method may be called from any thread."""
+
+    @property
+    def trouble(self) -> str: ...
+    def record(self, signals: Sequence[Signal]) -> None: ...
+    def stats(self) -> dict[str, Any]: ...
+    def close(self) -> None: ...
 
 
 class Server:
     """Serves `address` with the engine that `load` returns.
 
     `key` gives the secret of the handshake at each connection; `load` may raise any exception: its
-    sentence is then the answer to every request.
+    sentence is then the answer to every request. `store` makes what keeps the signals, given what waits for a
+    completion to end; without it none are kept.
     """
 
     def __init__(
@@ -72,6 +84,7 @@ class Server:
         idle_seconds: float = 1800.0,
         served_version: str = "",
         log: logging.Logger | None = None,
+        store: Callable[[Callable[[], None]], Storing] | None = None,
     ) -> None:
         self._key = key
         self._load = load
@@ -79,6 +92,8 @@ class Server:
         self._log = log or logging.getLogger("habitab.engine")
         self._facts = {"version": served_version or __version__, "pid": os.getpid(), "base": base}
         self._listener = ipc.Listener(address)
+        self._give_way: Callable[[], None] = lambda: None
+        self._store = store(lambda: self._give_way()) if store else None
         self._jobs = Jobs()
         self._clients: set[Client] = set()
         self._over = threading.Event()
@@ -114,6 +129,8 @@ class Server:
         self._listener.close()
         self._jobs.close()
         self._model.join(JOIN_SECONDS)
+        if self._store is not None:
+            self._store.close()
         # What still waited is asked again by its front, of the next engine.
         for client in list(self._clients):
             client.channel.close()
@@ -183,6 +200,10 @@ class Server:
                 self._over.set()
             case "status" if self._state != "ready":
                 client.reply(number, self._status({}))
+            case "record":
+                client.reply(number, {"trouble": self._record(message.get("signals"))})
+            case "signals":
+                client.reply(number, self._store.stats() if self._store else {})
             case "complete" | "prefill" | "open" | "observe" | "forget" | "status":
                 self._submit(_job(client, number, op, message))
             case _:
@@ -191,6 +212,13 @@ class Server:
     def _cancel(self, client: Client, target: object) -> None:
         gone = self._jobs.withdraw(lambda job: job.client is client and job.number == target)
         _answer_cancelled(gone)
+
+    def _record(self, signals: object) -> str:
+        """Hand signals to the store, which writes them in its own time; return what troubles it, or ""."""
+        if self._store is None:
+            return ""
+        self._store.record(ipc.rebuild_signals(signals))
+        return self._store.trouble
 
     def _submit(self, job: Job) -> None:
         if job.op in ("complete", "prefill"):
@@ -219,6 +247,7 @@ class Server:
             self._failure = self._unexpected("loading the model", exc)
         else:
             self._state = "ready"
+            self._give_way = engine.give_way
             self._log.info("model loaded in %.2f s", time.monotonic() - began)
             return engine
         self._state = "failed"
@@ -249,6 +278,8 @@ class Server:
 
     def _status(self, engine_facts: dict[str, Any]) -> dict[str, Any]:
         facts = self._facts | {"state": self._state, "clients": len(self._clients)} | engine_facts
+        trouble = self._store.trouble if self._store else ""
+        facts |= {"trouble": trouble} if trouble else {}
         return facts | ({"error": str(self._failure)} if self._failure else {})
 
     def _unexpected(self, act: str, exc: Exception) -> EngineError:
@@ -281,43 +312,6 @@ def _answer_cancelled(jobs: list[Job]) -> None:
 # ---- the process ----
 
 
-@contextmanager
-def locked(path: Path, seconds: float, served: Callable[[], bool] = lambda: False) -> Iterator[bool]:
-    """Hold the lock file at `path` while inside; False if another process holds it for `seconds` more.
-
-    Also False once `served` is true: then the holder is an engine at work, not one that is ending. The
-    operating system frees the lock of a process that dies. The file names the holder's process id.
-    """
-    deadline = time.monotonic() + seconds
-    with open_private(path, "ab+") as file:
-        held = _try_lock(file.fileno())
-        while not held and time.monotonic() < deadline and not served():
-            time.sleep(0.05)
-            held = _try_lock(file.fileno())
-        if held:
-            file.truncate(0)
-            file.write(str(os.getpid()).encode())
-            file.flush()
-        yield held
-
-
-def _try_lock(descriptor: int) -> bool:
-    try:
-        if sys.platform == "win32":
-            import msvcrt
-
-            # A byte far behind the process id, which must stay readable.
-            os.lseek(descriptor, 4096, os.SEEK_SET)
-            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
-        else:
-            import fcntl
-
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
-
-
 def prepare_environment(settings: EngineSettings) -> None:
     """Before torch is imported: nothing leaves the machine, and as many threads as the settings say.
 
@@ -344,6 +338,12 @@ def _load_engine(settings: EngineSettings) -> Serving:
     # The model's thread waits no longer than this for threads that read files, index and listen; 5 ms is Python's way.
     sys.setswitchinterval(SWITCH_SECONDS)
     return Engine.load(settings)
+
+
+def _open_store(home: Home, settings: EngineSettings, log: logging.Logger, pause: Callable[[], None]) -> Storing:
+    from habitab_engine.signals import SignalStore
+
+    return SignalStore(home.signals_file, settings.signal_days, settings.signal_megabytes, pause, log)
 
 
 def _arguments(argv: list[str] | None) -> tuple[Home, EngineSettings]:
@@ -373,6 +373,7 @@ def serve(home: Home, settings: EngineSettings) -> None:
             base=settings.base,
             idle_seconds=settings.idle_minutes * 60,
             log=log,
+            store=functools.partial(_open_store, home, settings, log),
         )
 
         signal.signal(signal.SIGTERM, _on_signal)

@@ -34,13 +34,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 import habitab_adapters
-from habitab_adapters.estimates import similarity
 from habitab_adapters.handwork import as_text, content_of
 from habitab_adapters.repository import Checkout, Commit, Repository
 from habitab_engine import __version__, gate
 from habitab_engine.config import EngineSettings, Settings
 from habitab_engine.errors import EngineError
 from habitab_engine.home import Home, open_private, private_folder
+from habitab_engine.likeness import similarity
 from habitab_engine.syntax import language_of
 from habitab_engine.types import SOURCES, Completion, CompletionRequest, Folder, OpenText
 from habitab_server.bench_figures import Typed, summary

@@ -18,6 +18,7 @@ import click
 from habitab_engine import __version__
 from habitab_engine.errors import HabitabError, InputError, MissingBaseError, PositionError
 from habitab_server.cli_base import base_group
+from habitab_server.cli_signals import signals_group
 
 if TYPE_CHECKING:
     from habitab_engine.home import Home
@@ -182,6 +183,7 @@ def bench_history(session: Session, package: str) -> None:
 
 
 cli.add_command(base_group)
+cli.add_command(signals_group)
 
 
 @cli.command()

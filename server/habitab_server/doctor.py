@@ -60,6 +60,7 @@ def examine(home: Home, base: Path | None = None) -> Iterator[Check]:
     if not (torch.ok and folders.ok):
         return
     yield check_disk(home, shutil.disk_usage(home.path).free)
+    yield check_signals(home)
     yield (model := check_base(home, base))
     if model.ok:
         yield check_engine(home, base)
@@ -116,6 +117,19 @@ def check_home(home: Home) -> Check:
 def check_disk(home: Home, free: int) -> Check:
     advice = f"Free some space on the disk of {home.path}."
     return Check("disk", free >= LEAST_FREE_BYTES, f"{free / 1e9:.1f} GB free", advice)
+
+
+def check_signals(home: Home) -> Check:
+    """The file of recorded suggestions, page by page."""
+    from habitab_engine.signal_stats import reading
+
+    if not home.signals_file.exists():
+        return Check("signals", True, "nothing is recorded yet")
+    try:
+        with reading(home.signals_file, check=True) as db:
+            return Check("signals", True, f"{db.table('suggestions').count:,} suggestions are recorded")
+    except HabitabError as exc:
+        return Check("signals", False, str(exc), "Your editor suggests all the same, but nothing new is recorded.")
 
 
 def check_engine(home: Home, base: Path | None) -> Check:

@@ -11,7 +11,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from habitab_adapters.estimates import similarity
 from habitab_adapters.pretrain.answers import Answer, Answers
 from habitab_adapters.pretrain.positions import BLOCK, NEXT_LINE, Place, Question, questions
 from habitab_engine.checkpoint import RowInt8, load_checkpoint
@@ -19,6 +18,7 @@ from habitab_engine.config import EngineSettings
 from habitab_engine.decode import prefill
 from habitab_engine.engine import LINE_TOKENS, ROOM, Engine
 from habitab_engine.families import PREFIX
+from habitab_engine.likeness import similarity
 from habitab_engine.tokenizer import Tokenizer
 from habitab_engine.types import CompletionRequest
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from functools import lru_cache
 from hashlib import blake2b
 
 import numpy as np
 
-from habitab_engine.errors import MissingExtraError
+from habitab_engine.secret_scan import token_patterns
 from habitab_engine.tree import is_handmade, language_for
 
 LARGEST = 200_000  # characters of a file
@@ -159,23 +158,5 @@ def _within(order: Iterable[str], texts: Mapping[str, str], most: int) -> list[s
 
 
 def has_secret(text: str) -> bool:
-    """Whether a key, a token or a private key stands in the text. Raises MissingExtraError without detect-secrets."""
-    return any(pattern.search(text) for pattern in _secrets())
-
-
-@lru_cache(maxsize=1)
-def _secrets() -> tuple[re.Pattern[str], ...]:
-    """The patterns of detect-secrets' detectors that know a kind of token by its form."""
-    try:
-        from detect_secrets.core.plugins.util import get_mapping_from_secret_type_to_class
-    except ImportError as error:
-        raise MissingExtraError(
-            "detect-secrets is not installed: run pip install 'habitab[train]' and try again."
-        ) from error
-    detectors: Iterable[type] = get_mapping_from_secret_type_to_class().values()
-    return tuple(
-        pattern
-        for detector in detectors
-        if not detector.__name__.startswith(_UNUSED)
-        for pattern in getattr(detector, "denylist", ())
-    )
+    """Whether a key, a token or a private key stands in the text."""
+    return any(pattern.search(text) for pattern in token_patterns(_UNUSED))

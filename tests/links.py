@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from habitab_engine.config import EngineSettings
 from habitab_engine.errors import EngineError
-from habitab_engine.types import Completion, CompletionRequest, Folder, OpenText, Suggestion
+from habitab_engine.types import Completion, CompletionRequest, Folder, OpenText, Signal, Snippet, Suggestion
 
 
 class SetLink:
@@ -18,6 +18,7 @@ class SetLink:
         self.settings = settings or EngineSettings()
         self.texts: list[str] = ["sum(values)"]
         self.logprob = 0.0
+        self.snippets: tuple[Snippet, ...] = ()
         self.seconds = 0.0
         self.error: Exception | None = None  # what a request meets
         self.fault = ""  # what a start, or news, meets
@@ -25,6 +26,9 @@ class SetLink:
         self.folders: list[Folder] = []
         self.observed: list[OpenText] = []
         self.forgotten: list[str] = []
+        self.recorded: list[Signal] = []
+        self.trouble = ""  # of the signals' store
+        self.record_seconds = 0.0
         self.cancelled = self.answered = 0
         self.closed = False
         self.on_connected: Callable[[], None] = lambda: None
@@ -44,7 +48,7 @@ class SetLink:
             raise self.error
         self.answered += 1
         found = tuple(Suggestion(text, (self.logprob,), "line") for text in self.texts[: request.count])
-        return Completion(found, "", 1.0, 10, 5, 3)
+        return Completion(found, "", 1.0, 10, 5, 3, snippets=self.snippets)
 
     async def open_folder(self, folder: Folder) -> None:
         self.folders.append(folder)
@@ -56,6 +60,15 @@ class SetLink:
 
     async def forget(self, document: str) -> None:
         self.forgotten.append(document)
+
+    async def record(self, signals: Sequence[Signal]) -> str:
+        assert not self.closed
+        await asyncio.sleep(self.record_seconds)
+        self.recorded += signals
+        return self.trouble
+
+    async def signal_stats(self) -> dict[str, Any]:
+        return {"recorded": len(self.recorded)}
 
     async def status(self) -> dict[str, Any]:
         return {"state": "ready"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -11,8 +12,10 @@ import pytest_asyncio
 
 from habitab_engine.config import Settings
 from habitab_engine.errors import EngineError
+from habitab_engine.types import Fate, Signal, Snippet
 from habitab_server.completer import GRACE_S, Ask, Completer, Offer
 from habitab_server.documents import Document, Place, after
+from habitab_server.feedback import Feedback
 from habitab_server.scope import Scope
 from links import SetLink
 
@@ -26,9 +29,15 @@ class Typist:
         before, behind = text.split("║")
         self.link = SetLink()
         self.faults: list[str] = []
-        self.completer = Completer(self.link, Scope(), self.faults.append)
+        self.signals: list[Signal] = []
+        self.feedback = Feedback(Scope(), self.signals.extend, lambda: None)
+        self.completer = Completer(self.link, Scope(), self.feedback, self.faults.append)
         self.document = Document(uri, "python", 1, before + behind)
         self.cursor = after(Place(0, 0), before)
+
+    @property
+    def fates(self) -> list[Fate]:
+        return [signal for signal in self.signals if isinstance(signal, Fate)]
 
     def type(self, text: str, right: str = "") -> None:
         """Type `text`; `right` is what the editor puts right of the cursor by itself."""
@@ -134,6 +143,37 @@ async def test_pain_06_an_unlikely_suggestion_is_shown_only_to_who_asks(typist: 
     typist.link.logprob = -5.0
     assert await typist.texts() == []
     assert await typist.texts(automatic=False, count=3) == ["sum(values)"]
+
+
+async def test_what_the_gate_hid_is_followed_with_its_reason(typist: Typist) -> None:
+    typist.link.logprob = -5.0
+    assert await typist.texts() == []
+    typist.feedback.close()
+    (fate,) = typist.fates
+    assert (fate.outcome, fate.reason, fate.text) == ("suppressed", "too unlikely", "sum(values)")
+    assert fate.probability == pytest.approx(math.exp(-5))
+
+
+async def test_what_is_offered_is_followed_with_all_that_made_it(typist: Typist) -> None:
+    typist.link.logprob, typist.link.snippets = -0.1, (Snippet("b.py", "def total(): ..."),)
+    (offer,) = await typist.complete()
+    typist.feedback.close()
+    (fate,) = typist.fates
+    assert (fate.id, fate.text, fate.prefix, fate.suffix) == (offer.id, "sum(values)", HEAD + "    return ", "\n")
+    assert (fate.logprobs, fate.snippets, fate.latency_ms) == ((-0.1,), typist.link.snippets, 1.0)
+    assert fate.probability == pytest.approx(math.exp(-0.1))
+
+
+async def test_an_answer_trimmed_by_typing_is_followed_from_where_it_was_asked_for(typist: Typist) -> None:
+    typist.link.seconds = 0.05
+    first = typist.asking()
+    await asyncio.sleep(0.03)
+    typist.type("su")
+    assert await typist.texts() == ["m(values)"]
+    await first
+    typist.feedback.close()
+    (fate,) = typist.fates
+    assert (fate.text, fate.prefix, fate.instead) == ("sum(values)", HEAD + "    return ", "su")
 
 
 async def test_a_contradicted_suggestion_is_asked_anew(typist: Typist) -> None:

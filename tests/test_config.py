@@ -21,7 +21,7 @@ NAMES = st.sampled_from((*sorted(Settings.names()), "privacyFault", "x"))
 def test_every_option_is_read_in_camel_case() -> None:
     settings, messages = Settings.from_json(
         {
-            "engine": {"base": "/b", "kernel": "float32", "threads": 2, "idleMinutes": 5},
+            "engine": {"base": "/b", "kernel": "float32", "threads": 2, "idleMinutes": 5, "signalDays": 30},
             "enabled": False,
             "languages": {"markdown": False},
             "debounceMinMs": 10,
@@ -33,11 +33,14 @@ def test_every_option_is_read_in_camel_case() -> None:
             "privateGlobs": ["*.sql"],
             "respectGitignore": False,
             "showThreshold": 0.5,
+            "recordSuggestions": False,
+            "recordTyping": True,
+            "workspaceTrusted": False,
         }
     )
     assert messages == []
     assert settings == Settings(
-        engine=EngineSettings("/b", "float32", 2, 5.0),
+        engine=EngineSettings("/b", "float32", 2, 5.0, signal_days=30),
         enabled=False,
         languages={"markdown": False},
         debounce_min_ms=10.0,
@@ -49,6 +52,9 @@ def test_every_option_is_read_in_camel_case() -> None:
         private_globs=("*.sql",),
         respect_gitignore=False,
         show_threshold=0.5,
+        record_suggestions=False,
+        record_typing=True,
+        workspace_trusted=False,
     )
 
 
@@ -74,6 +80,8 @@ def test_nothing_said_means_the_defaults(nothing: object) -> None:
         {"debounceMinMs": 500, "debounceMaxMs": 100},
         {"languages": {"python": "off"}},
         {"multiline": None},
+        {"recordTyping": 1},
+        {"workspaceTrusted": "yes"},
         {"colour": "red"},
         {"engine": {"gpu": True}},
         {"privacy_fault": "x"},

@@ -14,7 +14,8 @@ import pytest_asyncio
 
 from habitab_engine.config import EngineSettings
 from habitab_engine.errors import ServeError
-from habitab_server import stdio
+from habitab_engine.types import Fate, Span, Survival
+from habitab_server import edited, front, stdio
 from habitab_server.front import our_section
 from habitab_server.lsp import HabitabServer, _session
 from links import SetLink
@@ -155,6 +156,7 @@ async def test_initialize_names_the_server_and_offers_exactly_this_stages_comman
     ]
     assert capabilities["inlineCompletionProvider"] == {}
     assert capabilities["textDocumentSync"]["change"] == 2
+    assert capabilities["textDocumentSync"]["save"] == {"includeText": False}
     assert "completionProvider" not in capabilities
 
 
@@ -439,6 +441,99 @@ async def test_the_status_is_told_as_it_changes(client: Client) -> None:
     assert client.statuses()[2:] == [("Inactive", False), ("Normal", False)]
     status = await client.command("habitab.status")
     assert (status["kind"], status["engine"]) == ("Normal", {"state": "ready"})
+
+
+async def test_the_fate_of_a_suggestion_is_recorded_when_its_document_is_closed(client: Client) -> None:
+    await client.initialize({"recordTyping": True})
+    client.open()
+    (item,) = await client.items(2, 11)
+    client.notify("textDocument/didShowCompletion", {"item": item})
+    client.type(2, 2, 11, "sum(")
+    client.notify("textDocument/didPartiallyAcceptCompletion", {"item": item, "acceptedLength": 4})
+    client.notify("textDocument/didSave", {"textDocument": {"uri": URI}})
+    await client.command("habitab.status")
+    assert client.link.recorded == []
+    client.notify("textDocument/didClose", {"textDocument": {"uri": URI}})
+    await until(lambda: bool(client.link.recorded))
+    fate, *survivals, span = client.link.recorded
+    assert isinstance(fate, Fate) and isinstance(span, Span)
+    assert (fate.outcome, fate.accepted, fate.inserted, span.after) == ("partly_accepted", 4, "sum(", "sum(")
+    told = [(one.id, one.at, one.text) for one in survivals if isinstance(one, Survival)]
+    assert told == [(fate.id, "save", "sum("), (fate.id, "close", "sum(")]
+
+
+async def test_an_accept_in_the_menu_is_recorded_as_any_other(client: Client) -> None:
+    await client.initialize({"completionFallback": True}, textDocument={"completion": {}})
+    client.open(TEXT + "to")
+    client.link.texts = ["tal(values)"]
+    found = await client.result("textDocument/completion", where(2, 13))
+    (item,) = found["items"]
+    edit = item["textEdit"]
+    changes = [{"range": edit["range"], "text": edit["newText"]}]
+    client.notify("textDocument/didChange", {"textDocument": {"uri": URI, "version": 2}, "contentChanges": changes})
+    await client.command("habitab.accept", *item["command"]["arguments"])
+    client.notify("textDocument/didClose", {"textDocument": {"uri": URI}})
+    await until(lambda: bool(client.link.recorded))
+    fate = client.link.recorded[0]
+    assert isinstance(fate, Fate)
+    assert (fate.outcome, fate.accepted, fate.inserted) == ("accepted", 11, "tal(values)")
+
+
+async def test_a_session_that_ends_has_everything_recorded_before_the_engine_is_left(client: Client) -> None:
+    await client.initialize()
+    client.open()
+    await client.items(2, 11)
+    client.type(2, 2, 11, "sum(values)")
+    await client.end()
+    assert [type(signal) for signal in client.link.recorded] == [Fate, Survival]
+
+
+async def test_a_store_that_hangs_does_not_hold_up_the_end(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(front, "_LAST_SECONDS", 0.05)
+    await client.initialize()
+    client.open()
+    client.link.record_seconds = 60
+    await client.items(2, 11)
+    await client.end()
+    assert client.link.recorded == []
+
+
+async def test_a_store_in_trouble_is_one_warning_and_completions_go_on(client: Client) -> None:
+    await client.initialize()
+    client.link.trouble = "The disk is full."
+    for number, trouble in enumerate(("The disk is full.", "The disk is full.", "")):
+        client.link.trouble = trouble
+        client.open(uri=f"untitled:{number}")
+        assert await client.items(2, 11, uri=f"untitled:{number}")
+        client.notify("textDocument/didClose", {"textDocument": {"uri": f"untitled:{number}"}})
+        await until(lambda count=number: len(client.link.recorded) > count)  # type: ignore[misc]
+    status = await client.command("habitab.status")
+    assert (status["kind"], status["signals"]) == ("Normal", {"recorded": 3})
+    assert [kind for kind, _ in client.statuses()].count("Warning") == 1
+
+
+async def test_time_alone_tells_what_has_settled(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(front, "_TICK_SECONDS", 0.01)
+    monkeypatch.setattr(edited, "QUIET_SECONDS", 0.05)
+    await client.initialize()
+    client.open()
+    await client.items(2, 11)
+    client.type(2, 2, 11, "max\n")
+    await client.items(0, 3)
+    await until(lambda: bool(client.link.recorded))
+    assert isinstance(client.link.recorded[0], Fate)
+
+
+@pytest.mark.parametrize("options", [{"recordSuggestions": False}, {"privateGlobs": ["*.py"]}])
+async def test_what_is_switched_off_or_private_is_not_recorded(options: Any, tmp_path: Path) -> None:
+    client = Client()
+    await client.initialize({"recordTyping": True} | options)
+    uri = (tmp_path / "a.py").as_uri()
+    client.open(uri=uri)
+    await client.items(2, 11, uri=uri)
+    client.type(2, 2, 11, "sum(values)", uri)
+    await client.end()
+    assert client.link.recorded == []
 
 
 async def test_an_engine_that_cannot_start_is_told_in_one_sentence() -> None:

@@ -95,13 +95,16 @@ class EngineSettings:
     """What the one engine process of a person is started with.
 
     `base` is a folder with another base model ("" = the embedded one); `kernel` one of `KERNELS`; `threads`
-    the number of CPU threads (0 = automatic); `idle_minutes` how long an unused engine stays.
+    the number of CPU threads (0 = automatic); `idle_minutes` how long an unused engine stays. Signals are kept for
+    `signal_days`, and less long where their file would exceed `signal_megabytes`.
     """
 
     base: str = _option("", _text)
     kernel: str = _option("auto", _one_of(KERNELS))
     threads: int = _option(0, _whole(0, 256))
     idle_minutes: float = _option(30.0, _number(0.1, 10_080))
+    signal_days: int = _option(180, _whole(1, 36_500))
+    signal_megabytes: int = _option(500, _whole(1, 1_000_000))
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +141,11 @@ class Settings:
     memory: bool = _option(True, _switch)
     # A suggestion is shown automatically from this estimated probability of acceptance on.
     show_threshold: float = _option(0.4, _number(0, 1))
+    # Keep what becomes of each suggestion, and what is typed without one (only where the workspace is trusted).
+    record_suggestions: bool = _option(True, _switch)
+    record_typing: bool = _option(False, _switch)
+    # What the editor says of the workspace; one that knows no such thing trusts it.
+    workspace_trusted: bool = _option(True, _switch)
     privacy_fault: str = ""
 
     @property

@@ -58,7 +58,7 @@ SURE = 0.85  # mean probability of a line's tokens from which on the next line i
 LINES_WANTED, LINES_POSSIBLE = 0.075, 0.025
 TEMPERATURE, WARMER = 0.8, 0.1  # of the first alternative, and more for each try
 NEAR_LINES = 12  # above the cursor, that a copy does not repeat
-MOST_PAUSE = 1.0  # seconds that the index of a workspace waits for a completion
+MOST_PAUSE = 1.0  # seconds that what works beside waits for a completion
 SPENT = 1_000  # requests back of which it is known what they spent
 TRIES = 4  # samples drawn for each alternative asked for, as some are alike
 
@@ -84,9 +84,9 @@ class Engine:
         self._spent: dict[str, deque[float]] = {name: deque(maxlen=SPENT) for name in ("context", "memory", "opening")}
         self._idle = threading.Event()
         self._idle.set()
-        self._memory = Memory(self.tokenizer.encode, checkpoint.config.vocab, self._give_way)
+        self._memory = Memory(self.tokenizer.encode, checkpoint.config.vocab, self.give_way)
         self._feed = Feed(self._memory)
-        self._workspaces = Workspaces(self._give_way, self._feed.add, self._feed.remove)
+        self._workspaces = Workspaces(self.give_way, self._feed.add, self._feed.remove)
         self._workspaces.open("")  # for documents of no folder
         self._warm_up()
 
@@ -124,6 +124,7 @@ class Engine:
             prompt_tokens=len(prompt.tokens),
             reused_tokens=reused,
             tokens=tokens,
+            snippets=request.snippets or slot.snippets,
         )
 
     def prefill(self, request: CompletionRequest, stop: threading.Event) -> int:
@@ -162,6 +163,10 @@ class Engine:
         """Files of a folder have changed; whoever knows need not wait for the watching."""
         if (workspace := self._workspaces.workspace(root)) is not None:
             workspace.refresh(paths)
+
+    def give_way(self) -> None:
+        """Wait until no completion runs, at most a second; for threads that work beside, any of them."""
+        self._idle.wait(MOST_PAUSE)
 
     def settle(self, timeout: float) -> bool:
         """Wait until everything known is indexed; False if that takes longer than `timeout` seconds."""
@@ -258,9 +263,6 @@ class Engine:
         began = time.perf_counter()
         yield
         self._spent[name].append((time.perf_counter() - began) * 1000)
-
-    def _give_way(self) -> None:
-        self._idle.wait(MOST_PAUSE)
 
     def _runs(
         self, count: int, slot: Slot, prompt: Prompt, logits: torch.Tensor, task: Task, cancelled: Flag

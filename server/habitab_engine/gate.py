@@ -46,16 +46,20 @@ def wants_multiline(request: CompletionRequest) -> bool | None:
     return True if request.after_accept or around.after_empty_opener else None
 
 
-def worth_showing(text: str, logprobs: Sequence[float], threshold: float) -> bool:
-    """Whether the geometric mean of the token probabilities, exp(mean log-probability), reaches `threshold`.
+def probability(logprobs: Sequence[float]) -> float:
+    """The geometric mean of the token probabilities, exp(mean log-probability); 0 for no token.
 
-    The mean of logarithms does not punish length, yet a single wild guess pulls it down. Text without any
-    probability is shown only where `threshold` asks for nothing.
+    The mean of logarithms does not punish length, yet a single wild guess pulls it down.
     """
-    if not text.strip():
-        return False
-    mean = math.exp(math.fsum(logprobs) / len(logprobs)) if logprobs else 0.0
-    return mean >= threshold
+    return math.exp(math.fsum(logprobs) / len(logprobs)) if logprobs else 0.0
+
+
+def worth_showing(text: str, logprobs: Sequence[float], threshold: float) -> bool:
+    """Whether the text's `probability` reaches `threshold`.
+
+    Text without any probability is shown only where `threshold` asks for nothing.
+    """
+    return bool(text.strip()) and probability(logprobs) >= threshold
 
 
 def _visible_characters(request: CompletionRequest) -> int:

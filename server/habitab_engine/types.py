@@ -81,7 +81,10 @@ class Suggestion:
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """The engine's answer, best suggestion first; empty `suggestions` carry a `reason`."""
+    """The engine's answer, best suggestion first; empty `suggestions` carry a `reason`.
+
+    `snippets` were chosen for the prompt, the best last; those that did not fit were left out from the first on.
+    """
 
     suggestions: tuple[Suggestion, ...]
     reason: str
@@ -90,6 +93,7 @@ class Completion:
     reused_tokens: int
     tokens: int
     adapter: str = ""
+    snippets: tuple[Snippet, ...] = ()
 
 
 # What became of a suggestion: the closed list.
@@ -114,8 +118,9 @@ class Fate:
     `id` stays the same while the suggestion is typed through. `when` is in seconds since 1970, `screen_ms` the time on
     screen. `prefix` and `suffix` are those of its request, `snippets` those of its prompt. `probability` is the gate's;
     `reason` why it was suppressed, else "". `accepted` are the characters of `text` taken in all, `inserted` is what
-    stands in the document because of them, `instead` what was typed there otherwise. `around` is how the lines of the
-    place look now: it is only scanned for secrets, never kept.
+    then stood from its place to the last of them (what of it was typed too), `instead` what was typed there otherwise.
+    `around` is how the lines of the place look now, and what was edited lately: it is only scanned for secrets, never
+    kept.
     """
 
     id: str

@@ -5,17 +5,19 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 from uuid import uuid4
 
 from habitab_engine import gate
 from habitab_engine.config import Settings
 from habitab_engine.errors import Cancelled, HabitabError
-from habitab_engine.types import Completion, CompletionRequest, Folder, OpenText
+from habitab_engine.types import Completion, CompletionRequest, Folder, OpenText, Signal, Suggestion
 from habitab_server.debounce import Debounce
 from habitab_server.documents import Document, Place, Snapshot, after
+from habitab_server.feedback import Feedback, Item
+from habitab_server.follow import Made
 from habitab_server.scope import Scope
 from habitab_server.suggestions import Entry, Fit, Rejected, Spot, Suggestions
 
@@ -24,6 +26,8 @@ PATIENCE_S = 0.04
 # An editor cancels at a keystroke and asks again 35 to 50 ms later: so long the running answer is kept.
 GRACE_S = 0.06
 _SHOWN = 256
+# Suggestions of one document that may be offered again.
+_MADE = 64
 # What the setting tells the engine; None leaves it to the place and the model.
 _MULTILINE = {"auto": None, "always": True, "never": False}
 
@@ -42,6 +46,10 @@ class Link(Protocol):
     async def observe(self, text: OpenText) -> None: ...
 
     async def forget(self, document: str) -> None: ...
+
+    async def record(self, signals: Sequence[Signal]) -> str: ...
+
+    async def signal_stats(self) -> dict[str, Any]: ...
 
     async def status(self) -> dict[str, Any]: ...
 
@@ -106,6 +114,7 @@ class _Desk:
     accepted_at: int = -1
     # The last request for which the engine had nothing worth showing.
     empty: Ask | None = None
+    made: OrderedDict[str, Made] = field(default_factory=OrderedDict)
 
     def has_nothing_for(self, ask: Ask) -> bool:
         """Whether the engine said so already, about the very same text."""
@@ -125,10 +134,11 @@ class _Shown:
 class Completer:
     """Serves one front. `on_fault` is told the engine's state: a sentence, or "" when it answers again."""
 
-    def __init__(self, link: Link, scope: Scope, on_fault: Callable[[str], None]) -> None:
+    def __init__(self, link: Link, scope: Scope, feedback: Feedback, on_fault: Callable[[str], None]) -> None:
         self.link = link
         self.paused = False
         self._scope = scope
+        self._feedback = feedback
         self._on_fault = on_fault
         self._settings = Settings()
         self._debounce = Debounce(self._settings.debounce_min_ms, self._settings.debounce_max_ms)
@@ -143,13 +153,19 @@ class Completer:
 
     async def complete(self, ask: Ask) -> list[Offer]:
         """The suggestions worth showing, best first. Raises CancelledError as soon as it is cancelled."""
+        self._feedback.asked(ask.document, ask.end)
         if self._why_silent(ask):
             return []
         desk = self._desks.setdefault(ask.document.uri, _Desk())
         fits = self._find(desk, ask)
         if not fits and not desk.has_nothing_for(ask):
             fits = await self._from_engine(desk, ask)
-        return [self._offer(ask, fit) for fit in fits]
+        offers = [self._offer(ask, fit) for fit in fits]
+        if self._desks.get(ask.document.uri) is desk:
+            known = [(desk.made[offer.id], offer) for offer in offers if offer.id in desk.made]
+            items = [Item(made, offer.text, offer.start, offer.end) for made, offer in known]
+            self._feedback.offered(ask.document, ask.snapshot.version, items, ask.must_start)
+        return offers
 
     def accepted(self, identity: str) -> None:
         """A suggestion was taken; what comes next is computed before the editor asks for it."""
@@ -260,10 +276,10 @@ class Completer:
                 desk.job = None
         self._on_fault("")
         self._debounce.answered()
-        texts = self._texts(ask, completion)
-        desk.empty = None if texts else ask
-        if texts:
-            desk.suggestions.add(Entry(ask.spot, tuple((uuid4().hex, text) for text in texts), ask.count))
+        shown = self._judged(desk, ask, request, completion)
+        desk.empty = None if shown else ask
+        if shown:
+            desk.suggestions.add(Entry(ask.spot, tuple((made.id, made.text) for made in shown), ask.count))
 
     async def _wait(self, desk: _Desk, job: _Job, ask: Ask) -> list[Fit]:
         """The job's answer as far as it fits; typing on does not wait for ever. Ends the job if cancelled."""
@@ -333,14 +349,20 @@ class Completer:
             memory=settings.memory,
         )
 
-    def _texts(self, ask: Ask, completion: Completion) -> list[str]:
-        """The texts worth showing, as the person wants them; who asks for them gets the unlikely ones too."""
-        threshold = self._settings.show_threshold if ask.automatic else 0.0
-        return [
-            suggestion.text
-            for suggestion in completion.suggestions
-            if gate.worth_showing(suggestion.text, suggestion.logprobs, threshold)
-        ]
+    def _judged(self, desk: _Desk, ask: Ask, request: CompletionRequest, completion: Completion) -> list[Made]:
+        """What is worth showing, as the person wants it; who asks for it gets the unlikely ones too."""
+        threshold, shown = self._settings.show_threshold if ask.automatic else 0.0, []
+        for suggestion in completion.suggestions:
+            made = _made(ask, request, completion, suggestion)
+            if gate.worth_showing(suggestion.text, suggestion.logprobs, threshold):
+                shown.append(made)
+                desk.made[made.id] = made
+            elif suggestion.text.strip():
+                hidden = replace(made, reason="too unlikely")
+                self._feedback.suppressed(ask.document, ask.snapshot.version, hidden, ask.end)
+        while len(desk.made) > _MADE:
+            desk.made.popitem(last=False)
+        return shown
 
     def _offer(self, ask: Ask, fit: Fit) -> Offer:
         """Turn a fit into an item, and remember it for the person's answer."""
@@ -350,3 +372,19 @@ class Completer:
             self._shown.popitem(last=False)
         end = Place(ask.end.line, ask.end.column + fit.replaced)
         return Offer(fit.id, fit.text, ask.snapshot.place, end)
+
+
+def _made(ask: Ask, request: CompletionRequest, completion: Completion, suggestion: Suggestion) -> Made:
+    """A suggestion with all that is to be told of it once its fate is known."""
+    return Made(
+        id=uuid4().hex,
+        request=request,
+        place=ask.snapshot.place,
+        text=suggestion.text,
+        logprobs=suggestion.logprobs,
+        probability=gate.probability(suggestion.logprobs),
+        adapter=completion.adapter,
+        latency_ms=completion.latency_ms,
+        snippets=completion.snippets,
+        automatic=ask.automatic,
+    )

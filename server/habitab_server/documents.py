@@ -56,11 +56,19 @@ class Snapshot:
 
 
 @dataclass(frozen=True, slots=True)
-class _Edit:
+class Edit:
+    """`text` took the place of `removed`, which stood between `start` and `end`."""
+
     version: int
     start: Place
     end: Place
     text: str
+    removed: str = ""
+
+    @property
+    def reached(self) -> Place:
+        """The place behind `text`."""
+        return after(self.start, self.text)
 
 
 def clean(text: str) -> str:
@@ -112,19 +120,22 @@ class Document:
     def version(self) -> int:
         return self._version
 
-    def change(self, version: int, text: str, span: tuple[int, int, int, int] | None = None) -> None:
+    def change(self, version: int, text: str, span: tuple[int, int, int, int] | None = None) -> Edit:
         """Put `text` in place of `span` (start line, start units, end line, end units), or of everything."""
         if span is None:
+            start, end = Place(0, 0), self.end
+            removed = self.between(start, end)
             self._replace_all(version, text)
-            return
+            return Edit(version, start, end, clean(text), removed)
         start, end = sorted((self._clamped(*span[:2]), self._clamped(*span[2:])))
-        text = clean(text)
+        text, removed = clean(text), self.between(start, end)
         self._move_anchor(start, end, text)
-        self._length += len(text) - self._between(start, end)
+        self._length += len(text) - len(removed)
         head, tail = self._lines[start.line][: start.column], self._lines[end.line][end.column :]
         self._lines[start.line : end.line + 1] = (head + text + tail).split("\n")
         self._version = version
-        self._edits.append(_Edit(version, start, end, text))
+        self._edits.append(Edit(version, start, end, text))
+        return Edit(version, start, end, text, removed)
 
     def place(self, line: int, units: int) -> Place:
         """The place of an editor's position. Raises PositionError where there is no such line."""
@@ -136,9 +147,20 @@ class Document:
         """The column of `place` in the editor's units."""
         return count_units(self._lines[place.line][: place.column], self.encoding)
 
+    @property
+    def end(self) -> Place:
+        return Place(len(self._lines) - 1, len(self._lines[-1]))
+
     def line(self, number: int) -> str:
         """One line without its end."""
         return self._lines[number]
+
+    def between(self, start: Place, end: Place) -> str:
+        """The text from `start` to `end`."""
+        if start.line == end.line:
+            return self._lines[start.line][start.column : end.column]
+        first, *middle, last = self._lines[start.line : end.line + 1]
+        return "\n".join([first[start.column :], *middle, last[: end.column]])
 
     def text(self, limit: int) -> str:
         """The whole text, or "" if it has more than `limit` characters."""
@@ -153,7 +175,7 @@ class Document:
         prefix = self._prefix(place)
         offset = self._start_of(place.line) + place.column - len(prefix)
         end = end or place
-        length = self._length - self._between(place, end)
+        length = self._length - self._count(place, end)
         return Snapshot(self.uri, self._version, place, prefix, self._suffix(end), offset, length)
 
     def typed_on(self, version: int, place: Place) -> bool:
@@ -177,7 +199,7 @@ class Document:
         cleaned = clean(text)
         self._lines, self._length = cleaned.split("\n"), len(cleaned)
         self._version = version
-        self._edits: deque[_Edit] = deque(maxlen=_EDITS)
+        self._edits: deque[Edit] = deque(maxlen=_EDITS)
         self._first_version = version
         # A line near the last cursor and the characters before it: offsets need no count from the top.
         self._anchor = (0, 0)
@@ -191,7 +213,7 @@ class Document:
         if line < 0:
             return Place(0, 0)
         if line >= len(self._lines):
-            return Place(len(self._lines) - 1, len(self._lines[-1]))
+            return self.end
         return Place(line, column_of(self._lines[line], units, self.encoding))
 
     def _move_anchor(self, start: Place, end: Place, text: str) -> None:
@@ -204,10 +226,10 @@ class Document:
             return
         self._anchor = (
             line + text.count("\n") - (end.line - start.line),
-            offset + len(text) - self._between(start, end),
+            offset + len(text) - self._count(start, end),
         )
 
-    def _between(self, start: Place, end: Place) -> int:
+    def _count(self, start: Place, end: Place) -> int:
         """Characters from `start` to `end`."""
         lines = self._lines[start.line : end.line]  # a slice: islice would count through all lines above
         return sum(map(len, lines)) + len(lines) + end.column - start.column

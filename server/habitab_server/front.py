@@ -9,12 +9,21 @@ from typing import Any
 
 from habitab_engine.config import EngineSettings, Settings
 from habitab_engine.errors import HabitabError
+from habitab_engine.types import Signal
 from habitab_server.completer import Completer, Link
-from habitab_server.documents import Document, Documents
+from habitab_server.documents import Document, Documents, Edit
+from habitab_server.feedback import Feedback
 from habitab_server.observer import Observer
 from habitab_server.scope import Scope
 
 _POLL_SECONDS = 0.2
+_TICK_SECONDS = 1.0
+# Signals sent at once; between two such batches completions have their turn.
+_BATCH = 4
+# Signals that wait for an engine that does not answer.
+_MOST_WAITING = 1_000
+# Editors end a server that takes much longer to end itself.
+_LAST_SECONDS = 1.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +51,13 @@ class Front:
         self._tell, self._warn = tell, warn
         self._observer = Observer(self.documents, self.scope, self._spawn)
         self._link = self._new_link()
-        self.completer = Completer(self._link, self.scope, self._engine_said)
+        self.feedback = Feedback(self.scope, self._record, self._wake)
+        self.completer = Completer(self._link, self.scope, self.feedback, self._engine_said)
         self._told: Status | None = None
-        self._fault = ""
+        self._fault = self._store_trouble = ""
+        self._signals: list[Signal] = []
+        self._recording: asyncio.Task[None] | None = None
+        self._next_tick: asyncio.TimerHandle | None = None
         self._loading = True
         self._started = False
         self._tasks: set[asyncio.Task[None]] = set()
@@ -61,6 +74,8 @@ class Front:
             return Status("Error", False, self._fault)
         if self._loading:
             return Status("Normal", True, "The engine is starting.")
+        if self._store_trouble:
+            return Status("Warning", False, self._store_trouble)
         return Status("Normal", False, "Ready.")
 
     def configure(self, values: object) -> None:
@@ -69,6 +84,7 @@ class Front:
         self.settings, messages = Settings.from_json(values)
         self.scope.set_private(self.settings.private_globs, self.settings.respect_gitignore)
         self.completer.configure(self.settings)
+        self.feedback.configure(self.settings)
         self._observer.configure(self.settings)
         if self.settings.engine != old.engine:
             self._replace_engine()
@@ -97,11 +113,25 @@ class Front:
         self.documents.open(document)
         self._observer.changed(document)
 
+    def edited(self, document: Document, edit: Edit) -> None:
+        """The document has made this edit; `changed` follows the last of them."""
+        if self.scope.why_private(document.uri):
+            self.feedback.drop(document.uri)
+        else:
+            self.feedback.edited(document, edit)
+
     def changed(self, document: Document) -> None:
         """The person edited it."""
+        self.feedback.changed(document)
         self._observer.changed(document)
 
+    def save_document(self, uri: str) -> None:
+        if (document := self.documents.get(uri)) is not None:
+            self.feedback.saved(document.uri)
+
     def close_document(self, uri: str) -> None:
+        if (document := self.documents.get(uri)) is not None:
+            self.feedback.closed(document.uri)
         self.documents.close(uri)
         self.forget(uri)
 
@@ -115,13 +145,15 @@ class Front:
     async def describe(self) -> dict[str, Any]:
         """The answer to `habitab.status`."""
         status = self.status
-        engine = await self._link.status()
-        return {"kind": status.kind, "busy": status.busy, "message": status.message, "engine": engine}
+        engine, signals = await self._link.status(), await self._link.signal_stats()
+        said = {"kind": status.kind, "busy": status.busy, "message": status.message}
+        return said | {"engine": engine, "signals": signals}
 
     async def close(self) -> None:
-        """Stop every engine call and leave the engine to other windows."""
+        """Stop every engine call, have told what there is to tell, and leave the engine to other windows."""
         self.completer.stop()
         self._observer.close()
+        await self._close_feedback()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -129,6 +161,7 @@ class Front:
 
     def _replace_engine(self) -> None:
         old, self._link = self._link, self._new_link()
+        self.feedback.base = ""
         self.completer.stop()
         self.completer.link = self._link
         self._loading, self._fault = True, ""
@@ -162,7 +195,48 @@ class Front:
 
     def _engine_said(self, fault: str) -> None:
         self._loading, self._fault = False, fault
+        if not fault and not self.feedback.base:
+            self._spawn(self._learn_base(self._link))
         self._publish()
+
+    async def _learn_base(self, link: Link) -> None:
+        facts = await link.status()
+        if link is self._link and facts.get("state") == "ready":
+            self.feedback.base = str(facts.get("base", ""))
+
+    # ---- signals ----
+
+    def _wake(self) -> None:
+        """Have the feedback look at the clock soon."""
+        if self._next_tick is None and self.feedback.pending:
+            self._next_tick = asyncio.get_running_loop().call_later(_TICK_SECONDS, self._tick)
+
+    def _tick(self) -> None:
+        self._next_tick = None
+        self.feedback.tick()
+        self._wake()
+
+    def _record(self, signals: list[Signal]) -> None:
+        """Send signals to the engine, one batch after the other."""
+        self._signals += signals
+        del self._signals[:-_MOST_WAITING]
+        if self._recording is None or self._recording.done():
+            self._recording = asyncio.get_running_loop().create_task(self._send_signals())
+
+    async def _send_signals(self) -> None:
+        while self._signals:
+            batch, self._signals = self._signals[:_BATCH], self._signals[_BATCH:]
+            self._store_trouble = await self._link.record(batch)
+            self._publish()
+
+    async def _close_feedback(self) -> None:
+        """Tell the rest; what no engine takes in time is lost."""
+        if self._next_tick is not None:
+            self._next_tick.cancel()
+        self.feedback.close()
+        if self._recording is not None:
+            await asyncio.wait({self._recording}, timeout=_LAST_SECONDS)
+            self._recording.cancel()
 
     def _publish(self) -> None:
         """Tell the editor, if it was told something else before (nothing before the session began)."""

@@ -85,7 +85,8 @@ class HabitabServer(LanguageServer):
         document = self._document(params.text_document.uri)
         for change in params.content_changes:
             span = getattr(change, "range", None)
-            document.change(params.text_document.version, change.text, _span(span) if span else None)
+            edit = document.change(params.text_document.version, change.text, _span(span) if span else None)
+            self.front.edited(document, edit)
         self.front.changed(document)
 
     def did_close(self, params: lsp.DidCloseTextDocumentParams) -> None:
@@ -150,6 +151,7 @@ def _register(server: HabitabServer) -> None:
     server.feature(lsp.WORKSPACE_DID_CHANGE_WORKSPACE_FOLDERS)(_change_folders)
     server.feature(lsp.WORKSPACE_DID_DELETE_FILES, _FILES)(_delete_files)
     server.feature(lsp.WORKSPACE_DID_RENAME_FILES, _FILES)(_rename_files)
+    server.feature(lsp.TEXT_DOCUMENT_DID_SAVE, lsp.SaveOptions(include_text=False))(_save)
     server.feature(wire.FEEDBACK_SHOWN)(_show)
     server.feature(wire.FEEDBACK_PARTLY)(_accept_partly)
     server.feature(wire.FEEDBACK_DISMISSED)(_dismiss)
@@ -199,21 +201,31 @@ def _rename_files(ls: HabitabServer, params: lsp.RenameFilesParams) -> None:
         ls.forget_file(file.old_uri)
 
 
-def _show(_: dict[str, Any]) -> None:
-    """That an item was shown changes nothing yet; editors may say so all the same."""
+def _save(ls: HabitabServer, params: lsp.DidSaveTextDocumentParams) -> None:
+    ls.front.save_document(params.text_document.uri)
 
 
-def _accept_partly(ls: HabitabServer, _: dict[str, Any]) -> None:
+def _show(ls: HabitabServer, params: dict[str, Any]) -> None:
+    ls.front.feedback.shown(_item_id(params.get("item")))
+
+
+def _accept_partly(ls: HabitabServer, params: dict[str, Any]) -> None:
+    length = params.get("acceptedLength")
     ls.front.completer.partly_accepted()
+    ls.front.feedback.partly(_item_id(params.get("item")), length if isinstance(length, int) else 0)
 
 
 def _dismiss(ls: HabitabServer, params: dict[str, Any]) -> None:
-    if params.get("reason") == "rejected":
-        ls.front.completer.rejected(_item_id(params.get("item")))
+    identity, reason = _item_id(params.get("item")), str(params.get("reason"))
+    ls.front.feedback.dismissed(identity, reason)
+    if reason == "rejected":
+        ls.front.completer.rejected(identity)
 
 
 def _accept(ls: HabitabServer, *arguments: Any) -> None:
-    ls.front.completer.accepted(str(arguments[0]) if arguments else "")
+    identity = str(arguments[0]) if arguments else ""
+    ls.front.feedback.accepted(identity)
+    ls.front.completer.accepted(identity)
 
 
 async def _status(ls: HabitabServer, *_: Any) -> dict[str, Any]:

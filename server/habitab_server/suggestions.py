@@ -13,7 +13,7 @@ from habitab_server.documents import Snapshot
 _HEAD_CHARACTERS = 2_000
 _TAIL_CHARACTERS = 1_000
 _ENTRIES = 16
-_OPENERS = {")": "(", "]": "[", "}": "{", ">": "<", '"': '"', "'": "'", "`": "`"}
+OPENERS = {")": "(", "]": "[", "}": "{", ">": "<", '"': '"', "'": "'", "`": "`"}
 _MOST_CLOSERS = 4
 _REJECTED = 32
 _REJECTED_CHARACTERS = 300
@@ -67,7 +67,7 @@ def _closers(typed: str, tail: str, suffix: str) -> int | None:
     for count in range(_MOST_CLOSERS + 1):
         if suffix[count : count + _TAIL_CHARACTERS] == tail:
             return count
-        if count == len(suffix) or _OPENERS.get(suffix[count], "\0") not in typed:
+        if count == len(suffix) or OPENERS.get(suffix[count], "\0") not in typed:
             return None
     return None
 

@@ -8,7 +8,7 @@ export const IGNORED_MS = 10_000;
 /** Milliseconds that the item's command may lag behind its text. */
 export const COMMAND_MS = 1_000;
 
-/** What the Enter key writes, the new line's indentation included; its selection has no kind, as the editor's own have. */
+/** What the Enter key writes, with the new line's indentation: its selection has no kind, like the editor's own. */
 const ENTER = /^\r?\n[ \t]*$/;
 
 export type Reason = "rejected" | "ignored" | "typed_over" | "typed_through";

@@ -17,6 +17,10 @@ const STOP_MS = 2_000;
 /** Milliseconds a server has to end by itself once its connection is broken. */
 const END_MS = 500;
 
+/** What every message of a server begins with. */
+const HEADER = "Content-";
+const GARBAGE = "It sent something that is not the protocol.";
+
 const DOCUMENTS = ["file", "untitled", "vscode-notebook-cell"].map((scheme) => ({ scheme }));
 
 export interface SessionOptions {
@@ -70,6 +74,7 @@ export class Session {
       this.tail.add(text);
       options.log.info(text.trimEnd());
     });
+    this.child.stdout?.once("data", (bytes: Buffer) => this.look(bytes.toString("latin1")));
     this.ended = new Promise((resolve) => {
       this.child.on("error", (error) => resolve(error.message));
       this.child.on("exit", (code, signal) => resolve(this.fault || `It ended with ${signal ?? `exit code ${code}`}.`));
@@ -151,6 +156,13 @@ export class Session {
     return [spell(this.command), `  ${code}`, ...lines].join("\n");
   }
 
+  /** The library waits for ever for the end of what never was a header. */
+  private look(firstWords: string): void {
+    if (!HEADER.startsWith(firstWords.slice(0, HEADER.length))) {
+      this.fail(GARBAGE);
+    }
+  }
+
   private clientOptions(): LanguageClientOptions {
     const { log, middleware, settings } = this.options;
     return {
@@ -163,7 +175,7 @@ export class Session {
       // Who restarts is the supervisor: a garbled stream cannot be mended, a closed one stays closed.
       errorHandler: {
         error: () => {
-          this.fail("It sent something that is not the protocol.");
+          this.fail(GARBAGE);
           return { action: ErrorAction.Continue, handled: true, message: "The connection is broken." };
         },
         closed: () => ({ action: CloseAction.DoNotRestart, handled: true }),

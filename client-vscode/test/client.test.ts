@@ -79,6 +79,7 @@ test("the provider has no key of a proposed API", async () => {
 for (const [name, why] of [
   ["dies", /exit code 3/],
   ["garbage", /something that is not the protocol/],
+  ["chatters", /something that is not the protocol/],
   ["hangs", /did not answer in time/],
 ] as const) {
   test(`a server that ${name} at the start: the reason, and no message of the library's`, async () => {

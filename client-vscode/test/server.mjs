@@ -1,5 +1,5 @@
 #!/usr/bin/env node
-// A language server for the tests. HABITAB_TEST_MODE: good, old, foreign, dies, garbage, hangs, deaf (answers initialize
+// A language server for the tests. HABITAB_TEST_MODE: good, old, foreign, dies, garbage, chatters, hangs, deaf (answers initialize
 // only), crashes (a moment after it started). What it is told goes to the file HABITAB_TEST_LOG, one JSON object a line.
 
 import { appendFileSync } from "node:fs";
@@ -110,6 +110,8 @@ if (process.argv.includes("--version")) {
   process.exit(3);
 } else if (mode === "garbage") {
   setInterval(() => process.stdout.write("Welcome to the server!\r\n\r\n{}{}\r\n\r\n"), 50);
+} else if (mode === "chatters") {
+  setInterval(() => process.stdout.write("still starting ... "), 50);
 } else if (mode === "hangs") {
   setInterval(() => {}, 1000);
 } else {

@@ -34,6 +34,8 @@ BATCH = 64
 MOST_SIGNALS, MOST_TEXTS, MOST_ROWS = 1_000, 300, 10_000
 # Seconds until a file that could not be written is tried again.
 RETRY_SECONDS = 5.0
+# Signals come with keystrokes, as completions do: so long a completion has to begin, which is then let pass.
+REST_SECONDS = 0.3
 # Old rows are looked for at the opening, after so many rows and so many seconds.
 UPKEEP_ROWS, UPKEEP_SECONDS = 2_000, 86_400.0
 # Suggestions whose survival is measured yet.
@@ -64,7 +66,7 @@ class SignalStore:
         self._inserted: dict[str, str] = {}
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
-        self._busy = self._over = self._checked = False
+        self._busy = self._over = self._flushing = self._checked = False
         self._retry_at = self._replace_at = self._upkeep_at = 0.0
         self._until_upkeep = 0
         self._fault = self._note = ""
@@ -89,8 +91,11 @@ class SignalStore:
         """Wait until everything recorded is written; False if that takes longer than `timeout` seconds."""
         with self._changed:
             self._retry_at = 0.0  # a file that could not be written is tried again now
+            self._flushing = True
             self._changed.notify_all()
-            return self._changed.wait_for(lambda: not (self._signals or self._rows or self._busy), timeout)
+            written = self._changed.wait_for(lambda: not (self._signals or self._rows or self._busy), timeout)
+            self._flushing = False
+            return written
 
     def close(self, timeout: float = 5.0) -> None:
         """Write what waits, if that is possible now, and end; nothing is kept afterwards."""
@@ -131,6 +136,7 @@ class SignalStore:
             while not (self._over or self._signals or (self._rows and time.monotonic() >= self._retry_at)):
                 self._changed.wait(max(0.0, self._retry_at - time.monotonic()) if self._rows else None)
             self._busy = True
+            self._changed.wait_for(lambda: self._over or self._flushing, REST_SECONDS)
 
     def _look_at_signals(self) -> None:
         for _ in range(MOST_SIGNALS if self._over else BATCH):

@@ -35,7 +35,7 @@ from habitab_engine.errors import EngineError, InputError
 from habitab_engine.home import Home
 from habitab_engine.link import EngineLink
 from habitab_engine.types import CompletionRequest
-from habitab_server import bench_indexing
+from habitab_server import bench_indexing, bench_recording
 from habitab_server.bench import median, quantile
 
 # From the list of histories that the base's corpus leaves out.
@@ -215,8 +215,9 @@ async def _measure(
         await _type(Typist(client, next(spots)), link, replies, rng)
     await _endure(link, _requests(spots, folder), replies)
     await _cancel(client, spots, link, replies)
+    recording = await bench_recording.measure(link, _requests(spots, folder))
     spent = {f"{name}_p95_ms": round(p95, 2) for name, p95 in (await link.status())["p95_ms"].items()}
-    return _result(replies, _front_mb(client)) | spent
+    return _result(replies, _front_mb(client)) | spent | recording
 
 
 async def _first_text(client: LanguageClient, started: float) -> float:

@@ -57,6 +57,15 @@ class Typist:
     async def texts(self, **wishes: Any) -> list[str]:
         return [offer.text for offer in await self.complete(**wishes)]
 
+    async def type_on_while_it_answers(self) -> None:
+        """Ask, type what the answer will begin with, and ask again: the rest comes of the same answer."""
+        self.link.seconds = 0.05
+        first = self.asking()
+        await asyncio.sleep(0.03)
+        self.type("su")
+        assert await self.texts() == ["m(values)"]
+        await first
+
 
 @pytest_asyncio.fixture
 async def typist() -> AsyncIterator[Typist]:
@@ -165,12 +174,7 @@ async def test_what_is_offered_is_followed_with_all_that_made_it(typist: Typist)
 
 
 async def test_an_answer_trimmed_by_typing_is_followed_from_where_it_was_asked_for(typist: Typist) -> None:
-    typist.link.seconds = 0.05
-    first = typist.asking()
-    await asyncio.sleep(0.03)
-    typist.type("su")
-    assert await typist.texts() == ["m(values)"]
-    await first
+    await typist.type_on_while_it_answers()
     typist.feedback.close()
     (fate,) = typist.fates
     assert (fate.text, fate.prefix, fate.instead) == ("sum(values)", HEAD + "    return ", "su")
@@ -185,12 +189,7 @@ async def test_a_contradicted_suggestion_is_asked_anew(typist: Typist) -> None:
 
 
 async def test_a_running_answer_that_the_typing_agrees_with_is_awaited_and_trimmed(typist: Typist) -> None:
-    typist.link.seconds = 0.05
-    first = typist.asking()
-    await asyncio.sleep(0.03)
-    typist.type("su")
-    assert await typist.texts() == ["m(values)"]
-    await first
+    await typist.type_on_while_it_answers()
     assert (len(typist.link.asked), typist.link.cancelled) == (1, 0)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -99,8 +99,7 @@ class Repository:
 
     def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, at: TracebackType | None) -> None:
         for process in (self._sizes, self._contents):
-            process.kill()
-            process.communicate()
+            _end(process)
 
     def head(self) -> str:
         """The id of the commit that is checked out. Raises InputError where there is none yet."""
@@ -126,19 +125,19 @@ class Repository:
 
         A commit is passed over where the clone lacks what it compares. Raises InputError where that is all of them.
         """
-        waiting, lost = deque(commits), 0
-        while waiting:
-            try:
-                with self._popen(*_DIFF.split()) as process:
-                    try:
-                        while waiting:
-                            yield from _patch_of(process, waiting[0])
-                            waiting.popleft()
-                    finally:
-                        process.kill()
-            except (_CutOffError, BrokenPipeError):
-                waiting.popleft()
-                lost += 1
+        process, lost = None, 0
+        try:
+            for commit in commits:
+                process = process or self._popen(*_DIFF.split())
+                try:
+                    found = _patch_of(process, commit)
+                except (_CutOffError, BrokenPipeError):
+                    _end(process)
+                    process, lost, found = None, lost + 1, []
+                yield from found
+        finally:
+            if process is not None:
+                _end(process)
         if commits and lost == len(commits):
             raise _CutOffError()
 
@@ -208,6 +207,11 @@ def environment() -> dict[str, str]:
         "GIT_NO_REPLACE_OBJECTS": "1",
         "LC_ALL": "C",
     }
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.kill()
+    process.communicate()
 
 
 def _patch_of(process: subprocess.Popen[bytes], commit: str) -> list[Added]:

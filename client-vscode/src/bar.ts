@@ -5,7 +5,6 @@ import { type Mood, type ServerStatus, label, moodOf } from "./status";
 
 export class Bar implements vscode.Disposable {
   private readonly item = vscode.window.createStatusBarItem("habitab", vscode.StatusBarAlignment.Right, 100);
-  private mood: Mood = "starting";
 
   constructor() {
     this.item.name = "habitab";
@@ -14,12 +13,7 @@ export class Bar implements vscode.Disposable {
     this.item.show();
   }
 
-  get paused(): boolean {
-    return this.mood === "paused";
-  }
-
   show(mood: Mood, message: string): void {
-    this.mood = mood;
     this.item.text = label(mood);
     this.item.tooltip = `habitab: ${message}`;
     this.item.accessibilityInformation = { label: `habitab: ${message}`, role: "button" };

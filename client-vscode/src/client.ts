@@ -9,7 +9,7 @@ import {
   type LanguageClientOptions,
   type Middleware,
 } from "vscode-languageclient/node";
-import { type Command, Tail, spell, start } from "./process";
+import { type Command, Tail, account, start } from "./process";
 
 /** Milliseconds a server has for its answer to `initialize`. */
 const START_MS = 20_000;
@@ -151,9 +151,7 @@ export class Session {
 
   /** For the log: what was run, and the last it said. */
   get lastWords(): string {
-    const code = this.child.exitCode === null ? "no exit code" : `exit code ${this.child.exitCode}`;
-    const lines = this.tail.lines.split("\n").map((line) => `  ${line}`);
-    return [spell(this.command), `  ${code}`, ...lines].join("\n");
+    return account(this.command, this.child.exitCode, this.tail.lines);
   }
 
   /** The library waits for ever for the end of what never was a header. */

@@ -94,8 +94,7 @@ export class Habitab implements vscode.Disposable {
 
   /** Interpreters that the person named or chose, the likeliest first. */
   async interpreters(): Promise<string[]> {
-    const active = vscode.workspace.isTrusted ? await activeInterpreter(this.log) : "";
-    return [settings.interpreter(), active].filter((path) => path !== "");
+    return [settings.interpreter(), await this.active()].filter((path) => path !== "");
   }
 
   dispose(): void {
@@ -105,14 +104,18 @@ export class Habitab implements vscode.Disposable {
     }
   }
 
+  /** The Python extension's interpreter; a workspace that nobody trusts chooses none. */
+  private async active(): Promise<string> {
+    return vscode.workspace.isTrusted ? activeInterpreter(this.log) : "";
+  }
+
   private async find(): Promise<Found> {
     await mkdir(this.folder, { recursive: true });
     this.languages = await vscode.languages.getLanguages();
-    const active = vscode.workspace.isTrusted ? await activeInterpreter(this.log) : "";
     const wishes = {
       serverPath: settings.personal("serverPath"),
       interpreter: settings.interpreter(),
-      active,
+      active: await this.active(),
       venv: this.venv,
     };
     const ask = (command: Command) => run(command, { cwd: this.folder, ms: VERSION_MS });

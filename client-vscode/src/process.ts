@@ -30,6 +30,12 @@ export function spell(command: Command): string {
   return [command.program, ...command.args].map((word) => (/[\s"]/.test(word) ? JSON.stringify(word) : word)).join(" ");
 }
 
+/** What a person needs to see of a command that ended, for the log. */
+export function account(command: Command, exitCode: number | null | undefined, said: string): string {
+  const code = typeof exitCode === "number" ? `exit code ${exitCode}` : "no exit code";
+  return [spell(command), `  ${code}`, ...said.split("\n").map((line) => `  ${line}`)].join("\n");
+}
+
 /** The last lines of what a process says on standard error. */
 export class Tail {
   private text = "";

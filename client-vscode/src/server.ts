@@ -1,7 +1,7 @@
 // Finds the server: where it may be, in the order of preference, and whether what is there is ours and new enough.
 
 import { type Machine, absolute, inVenv, scriptPlaces } from "./paths";
-import { type Command, type Outcome, spell } from "./process";
+import { type Command, type Outcome, account } from "./process";
 
 /** The oldest server this extension works with. */
 export const OLDEST_SERVER = "0.1.0";
@@ -94,7 +94,5 @@ export function isOlder(version: string, oldest: string): boolean {
 
 /** What a person needs to see why a command failed. */
 export function report(command: Command, outcome: Outcome, origin: string): string {
-  const code = outcome.code === undefined ? "no exit code" : `exit code ${outcome.code}`;
-  const said = outcome.stderr || outcome.stdout;
-  return [`From ${origin}: ${spell(command)}`, `  ${code}`, ...said.split("\n").map((line) => `  ${line}`)].join("\n");
+  return `From ${origin}: ${account(command, outcome.code, outcome.stderr || outcome.stdout)}`;
 }

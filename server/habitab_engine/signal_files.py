@@ -24,7 +24,8 @@ BUSY_SECONDS = 2.0
 # What stands beside the file while it is in use; moved first: a WAL must never meet another file.
 _BESIDE = ("-wal", "-shm")
 _GUARDED = "PRAGMA secure_delete=ON"  # what is deleted is overwritten
-_EVERYTHING = ("suggestions", "survivals", "spans")  # tables with a time in each row
+_TIMED = ("suggestions", "survivals", "spans")  # tables with a time in each row
+TABLES = (*_TIMED, "typed")
 _ADDED = "characters = characters + excluded.characters"
 _MEGABYTE = 1_000_000
 _NO_ROOM = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
@@ -44,7 +45,7 @@ def m001_suggestions(db: Database) -> None:
     db.table("survivals").create(survival, pk=("suggestion", "at"))
     span = {"when": float, "day": str, "language": str, "line": int, "column": int, "withheld": int}
     db.table("spans").create(span | dict.fromkeys(("root", "path", "before", "after"), str))
-    for table in _EVERYTHING:
+    for table in _TIMED:
         db.table(table).create_index(["when"])
 
 
@@ -164,7 +165,7 @@ def delete_before(db: Database, when: float) -> int:
     """Delete what is older than `when` (seconds since 1970); return how many rows went."""
     day = f"{datetime.fromtimestamp(when):%Y-%m-%d}"
     with transaction(db):
-        gone = sum(_delete(db, table, '"when" < ?', when) for table in _EVERYTHING)
+        gone = sum(_delete(db, table, '"when" < ?', when) for table in _TIMED)
         return gone + _delete(db, "typed", "day < ?", day)
 
 
@@ -184,7 +185,7 @@ def delete_all(db: Database, path: Path) -> int:
     for old in set_aside_files(path):
         old.unlink(missing_ok=True)
     with transaction(db):
-        return sum(_delete(db, table, "true") for table in (*_EVERYTHING, "typed"))
+        return sum(_delete(db, table, "true") for table in TABLES)
 
 
 def _delete(db: Database, table: str, where: str, *values: object) -> int:
@@ -196,7 +197,7 @@ def shrink(db: Database, megabytes: float, pause: Callable[[], None]) -> None:
     while _bytes(db) > megabytes * _MEGABYTE and (cut := _oldest_tenth(db)) is not None:
         pause()
         with transaction(db):
-            for table in _EVERYTHING:
+            for table in _TIMED:
                 _delete(db, table, '"when" <= ?', cut)
 
 

@@ -16,7 +16,6 @@ from habitab_engine.types import OUTCOMES
 if TYPE_CHECKING:
     from sqlite_utils import Database
 
-TABLES = ("suggestions", "survivals", "spans", "typed")
 KEPT = 0.5  # from this likeness on, what was inserted counts as kept
 _SHOWN = "outcome NOT IN ('unseen', 'suppressed')"
 _TAKEN = "outcome IN ('accepted', 'partly_accepted')"
@@ -56,6 +55,8 @@ def last(path: Path, limit: int) -> list[dict[str, Any]]:
 
 def every_row(db: Database) -> Iterator[dict[str, Any]]:
     """All rows, oldest first within a table, each with its `table`."""
+    from habitab_engine.signal_files import TABLES
+
     for table in TABLES:
         for row in db.table(table).rows_where(order_by="day" if table == "typed" else '"when"'):
             yield {"table": table} | row

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
+from habitab_engine.likeness import distance
 from habitab_engine.surroundings import Surroundings, columns
 from habitab_engine.syntax import CLOSER_OF, CLOSING_BRACKETS, scan
 
@@ -155,25 +156,11 @@ def nearly_same(line: str, other: str) -> bool:
     limit = (max(len(line), len(other), 1) - 1) // 10
     if abs(len(line) - len(other)) > limit or _digits(line) != _digits(other):
         return False
-    return _distance_at_most(line, other, limit)
+    return distance(line, other) <= limit
 
 
 def _digits(line: str) -> list[str]:
     return re.findall(r"\d", line)
-
-
-def _distance_at_most(left: str, right: str, limit: int) -> bool:
-    """Levenshtein's distance row by row in the band that matters, given up once it must exceed `limit`."""
-    far = limit + 1
-    row = {j: j for j in range(limit + 1)}
-    for i, char in enumerate(left, 1):
-        above, row = row, ({0: i} if i <= limit else {})
-        for j in range(max(1, i - limit), min(len(right), i + limit) + 1):
-            insert_or_delete = min(above.get(j, far), row.get(j - 1, far)) + 1
-            row[j] = min(insert_or_delete, above.get(j - 1, far) + (char != right[j - 1]))
-        if min(row.values(), default=far) > limit:
-            return False
-    return row.get(len(right), far) <= limit
 
 
 def three_repeats(text: str, around: Surroundings) -> int | None:

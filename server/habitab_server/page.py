@@ -36,7 +36,7 @@ class Page:
     def edited(self, edit: Edit, now: float) -> int:
         """Take in an edit (shrunk) that the document has made; how many characters of it were typed by hand."""
         self.lines.edited(self.document, edit, now)
-        for piece in pieces(edit):
+        for piece in pieces(edit) if self.follows else ():
             for follow in self.follows:
                 follow.move(piece)
         self._edited |= bool((edit.removed + edit.text).strip())

@@ -549,7 +549,8 @@ async def test_bad_settings_are_told_and_the_defaults_serve(client: Client) -> N
     await client.initialize({"maxTokens": "many", "colour": 1})
     client.open()
     assert len(await client.items(2, 11)) == 1
-    assert len(client.warnings()) == 2
+    (warning,) = client.warnings()
+    assert "maxTokens" in warning and "colour" in warning
 
 
 async def test_a_broken_privacy_setting_serves_nothing_and_says_so(client: Client) -> None:

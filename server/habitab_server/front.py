@@ -36,7 +36,7 @@ class Status:
 
 
 class Front:
-    """Owns what one editor needs; `tell` gets each new status, `warn` each message about a setting."""
+    """Owns what one editor needs; `tell` gets each new status, `warn` one message about the settings."""
 
     def __init__(
         self,
@@ -88,8 +88,8 @@ class Front:
         self._observer.configure(self.settings)
         if self.settings.engine != old.engine:
             self._replace_engine()
-        for message in messages:
-            self._warn(message)
+        if messages:
+            self._warn(" ".join(messages))
         self._publish()
 
     def start(self) -> None:

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from habitab_adapters import lines
 from habitab_adapters.handwork import content_of, is_typed, is_worth_typing
+from habitab_adapters.lines import Visit, make_plan
 from habitab_adapters.repository import Added, Checkout, Commit, Repository, is_wanted
 from habitab_engine.errors import InputError, MissingExtraError
-from habitab_server import bench_lines
-from habitab_server.bench_lines import Visit, make_plan
 from histories import History
 
 EVIL = "#!/bin/sh\ntouch {}\ncat\n"
@@ -252,7 +252,7 @@ def test_lines_worth_typing_are_neither_tiny_nor_endless() -> None:
     ],
 )
 def test_second_uses_are_those_of_names_typed_once_today(text: str, today: list[str], rest: dict[int, str]) -> None:
-    line = bench_lines.Line("", "a.py", ["new_name" if not today else "", *today], text, ["below"], today)
+    line = lines.Line("", "a.py", ["new_name" if not today else "", *today], text, ["below"], today)
     assert line.second_uses == rest
 
 
@@ -276,7 +276,7 @@ def test_a_sample_is_exact_in_order_and_the_same_every_time(history: History) ->
 
 
 def test_a_long_history_is_sampled_too(history: History, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bench_lines, "MOST_COMMITS", 3)
+    monkeypatch.setattr(lines, "MOST_COMMITS", 3)
     for i in range(12):
         history.commit({"a.py": f"value = {i}\n"})
     assert len(a_plan_of(history)) == 3

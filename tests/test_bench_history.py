@@ -19,12 +19,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from habitab_adapters.lines import make_plan
 from habitab_adapters.pretrain import pip_client
 from habitab_adapters.repository import Repository
 from habitab_engine.errors import InputError
 from habitab_server import bench_history, bench_pip, cli
 from habitab_server.bench_history import Release, in_order, read_release, write
-from habitab_server.bench_lines import make_plan
 
 CODE = b"answer = 42\n"
 

@@ -10,14 +10,16 @@ from types import SimpleNamespace
 
 import pytest
 
+from habitab_adapters import workbench
+from habitab_adapters.lines import Line
 from habitab_adapters.repository import Checkout
+from habitab_adapters.workbench import Workbench
 from habitab_engine.errors import EngineError
 from habitab_engine.home import Home
 from habitab_engine.types import SOURCES, Completion, CompletionRequest, Folder, OpenText, Suggestion
 from habitab_server import bench, bench_replay, cli
 from habitab_server.bench_figures import Typed
-from habitab_server.bench_lines import Line
-from habitab_server.bench_replay import COLUMNS, Column, Desk, Ledger, Workbench, type_line
+from habitab_server.bench_replay import COLUMNS, Column, Desk, Ledger, type_line
 from histories import History
 
 FIRST = "import os\n\n\ndef first(path):\n    return os.stat(path)\n"
@@ -108,8 +110,8 @@ def player(tmp_path: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def typed(tmp_path: Path) -> Iterator[Callable[[str, Spy], Typed]]:
     def typed(text: str, spy: Spy) -> Typed:
         line = Line("c:a.py:4", "a.py", ["import os", "", "def size(path):"], text, ["", "print(size('a'))", ""], [])
-        workbench = Workbench(spy, COLUMNS[0], Checkout(SimpleNamespace(empty_tree=""), tmp_path))  # type: ignore[arg-type]
-        return type_line(line, Desk(spy, COLUMNS[0], workbench, line), eight_bits)
+        bench = Workbench(spy, Checkout(SimpleNamespace(empty_tree=""), tmp_path), looks_around=False)  # type: ignore[arg-type]
+        return type_line(line, Desk(spy, COLUMNS[0], bench, line), eight_bits)
 
     yield typed
 
@@ -186,8 +188,8 @@ def test_an_engine_is_not_asked_where_the_server_would_not(typed: Callable[[str,
 def test_a_name_is_completed_when_all_of_it_and_no_more_is_suggested(tmp_path: Path, answer: str, named: int) -> None:
     above, spy = ["def run(new_name, old_name):", "    pass", ""], Spy(lambda request: answer)
     line = Line("c:a.py:4", "a.py", above, "old_name = new_name", ["old_name"], above)
-    workbench = Workbench(spy, COLUMNS[0], Checkout(SimpleNamespace(empty_tree=""), tmp_path))  # type: ignore[arg-type]
-    found = type_line(line, Desk(spy, COLUMNS[0], workbench, line), eight_bits)
+    bench = Workbench(spy, Checkout(SimpleNamespace(empty_tree=""), tmp_path), looks_around=False)  # type: ignore[arg-type]
+    found = type_line(line, Desk(spy, COLUMNS[0], bench, line), eight_bits)
     assert (found.names, found.named) == (1, named)
     assert any(request.prefix.endswith("old_name = new") for request in spy.requests)
 
@@ -284,7 +286,7 @@ def test_an_index_that_never_settles_is_a_fault(player: Player, monkeypatch: pyt
 
 
 def test_documents_stay_open_until_others_take_their_place(player: Player, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bench_replay, "OPEN_DOCUMENTS", 2)
+    monkeypatch.setattr(workbench, "OPEN_DOCUMENTS", 2)
     for i in range(4):
         player.history.commit({f"b{i}.py": f"value = {i}\n"})
     player.history.commit({"b3.py": None, "pkg/a.py": FIRST})

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from habitab_adapters.bits import bits_of
 from habitab_adapters.pretrain.asking import ask_at, load, suggested, told
 from habitab_adapters.pretrain.positions import LINE, TASKS, Change, Place, Question, questions
 from habitab_engine.engine import Engine
 from habitab_engine.types import CompletionRequest
-from habitab_server.bench_bits import bits_of
 
 CODE = """def area(width, height):
     return width * height

@@ -1,7 +1,7 @@
 """A git history typed again by a simulated typist: how much of it would habitab have written?
 
 The tree at the split is the past. Of the lines added later a sample is typed, key by key and in order, in a workspace
-on disk that follows the commits; `bench_lines.py` says what stands around a line. At each cursor from a line's first
+on disk that follows the commits; `lines.py` says what stands around a line. At each cursor from a line's first
 character on the typist sees what the server would show with its default settings: a suggestion that what was typed
 since agrees with, else a new one from the engine. It is taken when its first line is the rest of the line, and all of
 it, blanks at the end apart; the typist never takes a part, never errs and never types on what it took. Only single
@@ -21,8 +21,7 @@ import json
 import re
 import tempfile
 import threading
-from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -34,23 +33,21 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 import habitab_adapters
-from habitab_adapters.handwork import as_text, content_of
-from habitab_adapters.repository import Checkout, Commit, Repository
+from habitab_adapters.handwork import content_of
+from habitab_adapters.lines import SEED, Line, Plan, make_plan
+from habitab_adapters.repository import Checkout, Repository
+from habitab_adapters.workbench import Observing, Workbench
 from habitab_engine import __version__, gate
 from habitab_engine.config import EngineSettings, Settings
-from habitab_engine.errors import EngineError
 from habitab_engine.home import Home, open_private, private_folder
 from habitab_engine.likeness import similarity
 from habitab_engine.syntax import language_of
-from habitab_engine.types import SOURCES, Completion, CompletionRequest, Folder, OpenText
+from habitab_engine.types import SOURCES, Completion, CompletionRequest
 from habitab_server.bench_figures import Typed, summary
-from habitab_server.bench_lines import SEED, Line, Plan, make_plan
 from habitab_server.documents import Document, Place, Snapshot
 from habitab_server.suggestions import Entry, Spot, Suggestions
 
 PATIENCE_MS = 60_000.0
-SETTLE_SECONDS = 600.0
-OPEN_DOCUMENTS = 6  # that the typist keeps open, the last ones typed in
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,20 +67,10 @@ class Column:
 COLUMNS = (Column("base"), Column("context", SOURCES), Column("memory", SOURCES, memory=True))
 
 
-class Serving(Protocol):
+class Serving(Observing, Protocol):
     """The engine as a replay sees it."""
 
     def complete(self, request: CompletionRequest, stop: threading.Event) -> Completion: ...
-
-    def open_folder(self, folder: Folder) -> None: ...
-
-    def observe(self, text: OpenText) -> None: ...
-
-    def refresh(self, root: str, paths: Iterable[Path]) -> None: ...
-
-    def settle(self, timeout: float) -> bool: ...
-
-    def forget(self, document: str) -> None: ...
 
     def close(self) -> None: ...
 
@@ -91,56 +78,6 @@ class Serving(Protocol):
 Result = dict[str, Any]
 # The bits of a text behind a request's cursor, and how many bytes of it they are of.
 Bits = Callable[[CompletionRequest, str], tuple[float, int]]
-
-
-class Workbench:
-    """The folder on disk and the documents that the typist has open in it, as one column's engine is told of them."""
-
-    def __init__(self, engine: Serving, column: Column, checkout: Checkout) -> None:
-        self.root = checkout.folder
-        self._engine, self._looks_around, self._checkout = engine, column.looks_around, checkout
-        self._open: OrderedDict[str, str] = OrderedDict()
-        self._commit = ""
-
-    def go_to(self, commit: Commit) -> None:
-        """Bring the files, the index and the open documents to what they were before `commit`."""
-        if not self._looks_around or commit.id == self._commit:
-            return
-        changed = self._checkout.move_to(commit.parent)
-        if not self._commit:
-            self._engine.open_folder(Folder(str(self.root)))
-        self._engine.refresh(str(self.root), [self.root / path for path in changed])
-        self._commit = commit.id
-        for path, known in list(self._open.items()):
-            self._follow(path, known)
-
-    def _follow(self, path: str, known: str) -> None:
-        """An open document changes with its file, and is closed with it."""
-        file = self.root / path
-        text = as_text(file.read_bytes()) if file.is_file() else ""
-        if not text:
-            del self._open[path]
-            self._engine.forget(self.uri(path))
-        elif text != known:
-            self.show(path, text)
-
-    def settle(self) -> None:
-        """Wait for the index: a person types slowly enough for it. Raises EngineError if it takes too long."""
-        if self._looks_around and not self._engine.settle(SETTLE_SECONDS):
-            raise EngineError("The files were not indexed within ten minutes: close other programs and try again.")
-
-    def show(self, path: str, text: str) -> None:
-        """The document has this text now."""
-        if not self._looks_around:
-            return
-        self._engine.observe(OpenText(self.uri(path), text, str(self.root / path), str(self.root)))
-        self._open[path] = text
-        self._open.move_to_end(path)
-        if len(self._open) > OPEN_DOCUMENTS:
-            self._engine.forget(self.uri(self._open.popitem(last=False)[0]))
-
-    def uri(self, path: str) -> str:
-        return (self.root / path).as_uri()
 
 
 @dataclass(frozen=True, slots=True)
@@ -306,8 +243,8 @@ def measure(home: Home, base: Path | None, path: Path, split: float, events: int
 
 def load(settings: EngineSettings) -> tuple[Serving, Bits]:
     """A new engine, and what tells the bits under it."""
+    from habitab_adapters.bits import bits_of
     from habitab_engine.engine import Engine
-    from habitab_server.bench_bits import bits_of
 
     engine = Engine.load(settings)
     return engine, functools.partial(bits_of, engine)
@@ -322,8 +259,8 @@ def _ledger_file(home: Home, base: Path | None, facts: list[Any]) -> Path:
     private_folder(folder)
     code = hashlib.sha256()
     here, adapters, engine = (Path(file).parent for file in (__file__, habitab_adapters.__file__, gate.__file__))
-    own = [here / f"{name}.py" for name in ("bench_bits", "bench_lines", "documents", "suggestions")]
-    own += [adapters / f"{name}.py" for name in ("repository", "handwork")]
+    own = [here / f"{name}.py" for name in ("documents", "suggestions")]
+    own += [adapters / f"{name}.py" for name in ("bits", "handwork", "lines", "repository", "workbench")]
     for file in [Path(__file__), *own, *sorted(engine.glob("*.py"))]:
         code.update(file.read_bytes())
     key = json.dumps([__version__, code.hexdigest(), describe(base)["sha256"], *facts])
@@ -342,7 +279,7 @@ def _replay(
     with tempfile.TemporaryDirectory(prefix="habitab-replay-") as folder:
         engine, bits_of = load()
         try:
-            bench = Workbench(engine, column, Checkout(repository, Path(folder)))
+            bench = Workbench(engine, Checkout(repository, Path(folder)), column.looks_around)
             for visit in plan.visits:
                 content = content_of(repository, visit.commit.id, visit.path)
                 bench.go_to(visit.commit)

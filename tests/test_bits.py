@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import pytest
 
+from habitab_adapters.bits import bits_of
 from habitab_engine.engine import Engine
 from habitab_engine.types import CompletionRequest
-from habitab_server.bench_bits import bits_of
 
 
 def asked(prefix: str, document: str = "file:///bits.py") -> CompletionRequest:

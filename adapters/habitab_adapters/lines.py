@@ -11,7 +11,7 @@ import random
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from habitab_adapters.handwork import content_of, is_typed, is_worth_typing
@@ -120,24 +120,31 @@ def make_plan(repository: Repository, split: float, events: int | None, author: 
 
     The choice is random with a fixed seed. Raises InputError where nothing is left to type.
     """
-    commits = _commits(repository, author)
+    commits = written_by(repository, author)
     begin = int(len(commits) * split)
     later = commits[begin:]
     if not later:
         raise InputError(f"None of the {len(commits)} commits is left to type: choose a smaller --split.")
-    rng = random.Random(SEED)
-    if len(later) > MOST_COMMITS:
-        later = [later[i] for i in sorted(rng.sample(range(len(later)), MOST_COMMITS))]
-    files = [added for added in repository.added([c.id for c in later]) if is_typed(added.path)]
-    stretches = [stretch for added in files for stretch in _stretches(added)]
-    chosen = _choose(repository, stretches, events, rng)
-    if not chosen:
+    plan = plan_of(repository, later, events)
+    if not plan.visits:
         raise InputError("The commits after the split added no line of source code: choose a smaller --split.")
+    return replace(plan, past=begin)
+
+
+def plan_of(repository: Repository, later: Sequence[Commit], events: int | None, longest: int = STRETCH) -> Plan:
+    """The same of the commits `later`, in stretches of at most `longest` lines; empty where they added no code."""
+    rng, replayed = random.Random(SEED), len(later)
+    if replayed > MOST_COMMITS:
+        later = [later[i] for i in sorted(rng.sample(range(replayed), MOST_COMMITS))]
+    files = [added for added in repository.added([c.id for c in later]) if is_typed(added.path)]
+    stretches = [stretch for added in files for stretch in _stretches(added, longest)]
+    chosen = _choose(repository, stretches, events, rng)
     available = sum(len(stretch.numbers) for stretch in stretches)
-    return Plan(tuple(_visits(later, files, chosen)), begin, len(commits) - begin, available)
+    return Plan(tuple(_visits(later, files, chosen)), 0, replayed, available)
 
 
-def _commits(repository: Repository, author: str | None) -> list[Commit]:
+def written_by(repository: Repository, author: str | None) -> list[Commit]:
+    """All commits, or those of one author (an e-mail address). Raises InputError where there are none."""
     repository.head()
     commits = repository.commits()
     if author is None:
@@ -148,11 +155,11 @@ def _commits(repository: Repository, author: str | None) -> list[Commit]:
     return own
 
 
-def _stretches(added: Added) -> Iterator[_Stretch]:
+def _stretches(added: Added, longest: int) -> Iterator[_Stretch]:
     for hunk in added.hunks:
         numbers = tuple(n for n, line in hunk if n not in added.moved and is_worth_typing(line))
-        for begin in range(0, len(numbers), STRETCH):
-            yield _Stretch(added, numbers[begin : begin + STRETCH])
+        for begin in range(0, len(numbers), longest):
+            yield _Stretch(added, numbers[begin : begin + longest])
 
 
 def _choose(

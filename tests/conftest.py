@@ -19,6 +19,7 @@ from safetensors.torch import save_file  # noqa: E402
 from habitab_engine.checkpoint import EMBEDDED, ModelConfig  # noqa: E402
 from habitab_engine.config import EngineSettings  # noqa: E402
 from habitab_engine.engine import Engine  # noqa: E402
+from habitab_engine.kernels import usable  # noqa: E402
 
 TINY = {
     "model_type": "llama",
@@ -62,6 +63,12 @@ def write_tiny(folder: Path, **changes: object) -> Path:
     (folder / "config.json").write_text(json.dumps(fields))
     shutil.copy(EMBEDDED / "tokenizer.json", folder / "tokenizer.json")
     return folder
+
+
+def needs(prefill: str) -> None:
+    """Without the instructions that a kernel is made for it is wrong, and nobody is given it."""
+    if not usable(prefill):
+        pytest.skip(f"this CPU does not compute {prefill} rightly")
 
 
 @pytest.fixture(scope="session")

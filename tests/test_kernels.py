@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from conftest import needs
 from habitab_engine import kernels
 from habitab_engine.kernels import PREFILL, VECTOR, Kernels, Linear, Weight, choose, vector
 
@@ -29,6 +30,7 @@ ERROR = {"float32": 1e-5, "bag": 1e-5, "int8": 5e-4, "bf16": 1e-2}
 
 @pytest.mark.parametrize("name", PREFILL)
 def test_rows_equal_the_exact_product_within_the_kernels_precision(name: str) -> None:
+    needs(name)
     w, x = weight(), torch.randn(7, 64)
     got, right = Linear(w, Kernels(name, "float32")).rows(x), exact(w, x)
     assert (got - right).abs().max() <= ERROR[name] * right.abs().max()
@@ -44,12 +46,14 @@ def test_vector_equals_the_exact_product_within_the_kernels_precision(name: str,
 
 
 def test_a_row_of_the_integer_kernel_does_not_depend_on_its_neighbours() -> None:
+    needs("int8")
     rows = Linear(weight(), Kernels("int8", "float32")).rows
     x = torch.randn(5, 64)
     assert torch.equal(rows(x)[2], rows(torch.cat([x[2:3], 1000 * x]))[0])
 
 
 def test_the_integer_kernel_survives_zeros_and_extreme_rows() -> None:
+    needs("int8")
     w = Weight(torch.full((4, 64), 127, dtype=torch.int8), torch.ones(4))
     x = torch.stack([torch.zeros(64), torch.full((64,), 3e30), torch.full((64,), -1e-20)])
     got = Linear(w, Kernels("int8", "float32")).rows(x)
@@ -61,8 +65,11 @@ def test_the_plain_path_can_be_forced() -> None:
 
 
 @pytest.mark.parametrize("name", PREFILL[:2])
-def test_a_prefill_kernel_can_be_forced(name: str) -> None:
+def test_a_prefill_kernel_can_be_forced_where_it_is_right(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernels, "usable", lambda prefill: True)
     assert choose(name).prefill == name
+    monkeypatch.setattr(kernels, "usable", lambda prefill: False)
+    assert choose(name).prefill == "float32"
 
 
 def test_the_probe_passes_over_kernels_that_are_wrong_or_missing(monkeypatch: pytest.MonkeyPatch) -> None:

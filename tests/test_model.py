@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from conftest import TINY, write_tiny
+from conftest import TINY, needs, write_tiny
 from habitab_engine.attention import BLOCK
 from habitab_engine.checkpoint import load_checkpoint
 from habitab_engine.errors import Cancelled
@@ -52,6 +52,7 @@ def test_logits_equal_those_of_transformers(family: str, tmp_path: Path) -> None
 
 @pytest.mark.parametrize("kernels", [PLAIN, Kernels("int8", "bag"), Kernels("bf16", "native")])
 def test_decoding_one_by_one_equals_prefilling_at_once(kernels: Kernels, tiny_base: Path) -> None:
+    needs(kernels.prefill)
     model = Model(load_checkpoint(tiny_base), kernels)
     at_once, cache = ours(model, chunk=len(TOKENS)), model.new_cache(64)
     one_by_one = torch.stack([model.decode(token, cache, i) for i, token in enumerate(TOKENS)])
@@ -61,6 +62,7 @@ def test_decoding_one_by_one_equals_prefilling_at_once(kernels: Kernels, tiny_ba
 
 @pytest.mark.parametrize("chunk", [1, 2, 7])
 def test_the_chunk_size_does_not_matter(chunk: int, tiny_base: Path) -> None:
+    needs("int8")
     model = Model(load_checkpoint(tiny_base), Kernels("int8", "bag"))
     torch.testing.assert_close(ours(model, chunk=chunk), ours(model, chunk=12), rtol=1e-3, atol=1e-3)
 
@@ -88,6 +90,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> torch.Tensor:
     [(PLAIN, 1e-3), (Kernels("int8", "bag"), TOLERANCE), (Kernels("bf16", "native"), BF16_TOLERANCE)],
 )
 def test_the_exported_base_has_our_logits(kernels: Kernels, tolerance: float, exported: torch.Tensor) -> None:
+    needs(kernels.prefill)
     assert (ours(Model(load_checkpoint(None), kernels)) - exported).abs().max() <= tolerance
 
 

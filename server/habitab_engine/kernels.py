@@ -182,7 +182,8 @@ _PACK = {"bag": _pack_bag, "float32": _pack_plain}
 def choose(wanted: str = "auto") -> Kernels:
     """Probe the kernels on a small layer and take the fastest that compute what they should.
 
-    `wanted` = "float32" forces the plain path; another name of `PREFILL` forces that prefill kernel.
+    `wanted` = "float32" forces the plain path; another name of `PREFILL` forces that prefill kernel where this CPU
+    computes it rightly (int8 needs VNNI: without it sums saturate).
     """
     if wanted == "float32":
         return Kernels("float32", "float32")
@@ -192,12 +193,18 @@ def choose(wanted: str = "auto") -> Kernels:
     try:
         decode = _fastest(_decode_probes(weight))
         if wanted in PREFILL:
-            return Kernels(wanted, decode)
+            return Kernels(wanted if usable(wanted) else "float32", decode)
         if decode == "native" and fills(_HEAD):
             return Kernels("native", decode)
         return Kernels(_fastest(_prefill_probes(weight)), decode)
     finally:
         torch.set_num_threads(threads)
+
+
+@functools.cache
+def usable(prefill: str) -> bool:
+    """Whether this CPU, with this build of torch, computes the prefill kernel of that name, and rightly."""
+    return _prefill_probes(_probe_weight())[prefill]() < float("inf")
 
 
 def _probe_weight() -> Weight:

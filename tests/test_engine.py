@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from conftest import write_tiny
+from habitab_adapters.registry import Registry
+from habitab_engine.adapters import FACTS, POINTER, WEIGHTS, Worn
 from habitab_engine.attention import BLOCK
+from habitab_engine.checkpoint import load_checkpoint
 from habitab_engine.config import EngineSettings
+from habitab_engine.decode import prefill
 from habitab_engine.engine import SLOTS, Engine
-from habitab_engine.errors import Cancelled
+from habitab_engine.errors import AdapterError, Cancelled
+from habitab_engine.home import Home
 from habitab_engine.types import CompletionRequest
+from loras import facts_of, random_lora
 
 POINT = """class Point:
     def __init__(self, x, y):
@@ -137,3 +145,139 @@ def test_a_base_with_fewer_positions_gets_a_shorter_prompt(tmp_path: Path) -> No
     short = Engine.load(EngineSettings(base=str(write_tiny(tmp_path / "short", max_position_embeddings=512))))
     done = complete(short, request("x = 1\n" * 3000, max_tokens=3))
     assert 100 < done.prompt_tokens <= 512 - 192
+
+
+@pytest.fixture
+def registry(tiny_base: Path, tmp_path: Path) -> Registry:
+    """Two versions for the tiny base, none active."""
+    home, base = Home(tmp_path / "h", "ann"), load_checkpoint(tiny_base)
+    home.prepare()
+    registry = Registry(home, tiny_base)
+    for seed in (1, 2):
+        registry.add(random_lora(base, seed=seed), facts_of(base))
+    return registry
+
+
+def load(registry: Registry) -> Engine:
+    return Engine.load(EngineSettings(base=str(registry.base), threads=1, kernel="float32"), registry.folder)
+
+
+def logits(engine: Engine, asked: CompletionRequest) -> torch.Tensor:
+    """After the prompt: a random model suggests nothing that could be compared."""
+    slot = engine.slot(asked.document)
+    return prefill(engine.model, slot, engine.prompt(asked, slot).tokens, bool)[0]
+
+
+def swap(engine: Engine, registry: Registry, version: str) -> None:
+    prepared = engine.prepare(registry.folder, version, lambda: None)
+    assert engine.fill(prepared, lambda: None)
+    engine.exchange(prepared)
+
+
+def test_the_active_adapter_is_served_from_the_start(registry: Registry) -> None:
+    base, asked = load(registry), request(POINT, max_tokens=8)
+    assert complete(base, asked).adapter == base.status()["adapter"] == ""
+    registry.activate("v1")
+    engine = load(registry)
+    assert engine.worn == Worn("v1", "v1")
+    assert complete(engine, asked).adapter == engine.status()["adapter"] == "v1"
+    assert (logits(engine, asked) - logits(base, asked)).abs().max() > 0.1
+
+
+@pytest.mark.parametrize("version", ["v2", ""])
+def test_after_a_swap_completions_are_those_of_an_engine_started_so(registry: Registry, version: str) -> None:
+    registry.activate("v1")
+    engine = load(registry)
+    asked = [request(POINT + "        return Point(self.x - other.x"[:n], max_tokens=8) for n in (16, 20, 30)]
+    for each in asked:
+        complete(engine, each)
+    swap(engine, registry, version)
+    registry.activate(version or None)
+    fresh = load(registry)
+    for each in asked:
+        swapped, started = complete(engine, each), complete(fresh, each)
+        assert swapped.adapter == started.adapter == version
+        assert [s.text for s in swapped.suggestions] == [s.text for s in started.suggestions]
+        torch.testing.assert_close(logits(engine, each), logits(fresh, each), rtol=1e-3, atol=1e-3)
+
+
+def test_a_swap_drops_every_cache_and_has_that_of_the_last_document_ready(registry: Registry) -> None:
+    engine = load(registry)
+    first, last = request(POINT, document="first", max_tokens=3), request(POINT, document="last", max_tokens=3)
+    complete(engine, first), complete(engine, last)
+    before = engine.slot("last").cache
+    swap(engine, registry, "v1")
+    assert engine.status()["slots"] == 1 and engine.slot("last").cache is not before
+    done = complete(engine, last)
+    assert done.reused_tokens >= done.prompt_tokens - 1
+    assert complete(engine, first).reused_tokens == 0
+
+
+def test_a_document_begun_while_the_cache_was_filled_gets_its_own(registry: Registry) -> None:
+    engine, others = load(registry), iter(["other"])
+    complete(engine, request(POINT, document="d", max_tokens=3))
+    prepared = engine.prepare(registry.folder, "v1", lambda: None)
+
+    def type_elsewhere() -> None:
+        for document in others:
+            complete(engine, request("import os\n" + 20 * POINT, document=document, max_tokens=3))
+
+    assert not engine.fill(prepared, type_elsewhere)
+    assert engine.fill(prepared, type_elsewhere) and prepared.document == "other"
+    engine.exchange(prepared)
+    assert complete(engine, request("import os\n" + 20 * POINT, document="other", max_tokens=3)).reused_tokens > 200
+
+
+def test_a_swap_without_a_document_is_as_good(registry: Registry) -> None:
+    engine = load(registry)
+    swap(engine, registry, "v1")
+    assert complete(engine, request(POINT, max_tokens=3)).adapter == "v1"
+
+
+def spoil_pointer(registry: Registry) -> None:
+    (registry.folder / POINTER).write_text('{"version": "../v1"}')
+
+
+def spoil_weights(registry: Registry) -> None:
+    with (registry.folder / "v1" / WEIGHTS).open("r+b") as file:
+        file.seek(-1, 2)
+        file.write(b"?")
+
+
+def spoil_base(registry: Registry) -> None:
+    path = registry.folder / "v1" / FACTS
+    path.write_text(path.read_text().replace('"id": "tiny"', '"id": "habitab-base-9"'))
+
+
+def lose(registry: Registry) -> None:
+    (registry.folder / "v1" / FACTS).unlink()
+
+
+FAULTS = {
+    spoil_pointer: "names no adapter",
+    spoil_weights: "damaged",
+    spoil_base: "habitab-base-9",
+    lose: "cannot be read",
+}
+
+
+@pytest.mark.parametrize("spoil", FAULTS)
+def test_with_an_adapter_that_cannot_be_used_the_base_serves_and_says_why(
+    registry: Registry, spoil: Callable[[Registry], None]
+) -> None:
+    registry.activate("v1")
+    spoil(registry)
+    engine = load(registry)
+    assert engine.worn.version == complete(engine, request(POINT, max_tokens=3)).adapter == ""
+    trouble = engine.worn.trouble
+    assert FAULTS[spoil] in trouble and trouble.endswith(".") and "\n" not in trouble
+    if spoil is not spoil_pointer:
+        with pytest.raises(AdapterError):
+            engine.prepare(registry.folder, "v1", lambda: None)
+
+
+def test_an_adapter_for_other_weights_of_the_same_name_is_refused(registry: Registry, tmp_path: Path) -> None:
+    registry.activate("v1")
+    other = write_tiny(tmp_path / "other" / "tiny", rms_norm_eps=1e-6, intermediate_size=112)
+    engine = Engine.load(EngineSettings(base=str(other), threads=1, kernel="int8"), registry.folder)
+    assert "made for other weights of it" in engine.worn.trouble

@@ -52,6 +52,26 @@ def test_a_forgotten_document_starts_anew() -> None:
     assert len(caches) == 0 and caches.slot("a").tokens == []
 
 
+def test_the_latest_document_is_the_one_used_last_unless_it_was_forgotten() -> None:
+    caches = KVCaches(lambda: torch.zeros(4), most=2)
+    assert caches.latest is None
+    a, _ = caches.slot("a"), caches.slot("b")
+    caches.slot("a")
+    latest = caches.latest
+    assert latest is not None and latest[0] == "a" and latest[1] is a
+    caches.forget("a")
+    assert caches.latest is None
+
+
+def test_what_replaces_all_caches_is_all_there_is() -> None:
+    caches, slot = KVCaches(lambda: torch.zeros(4), most=2), Slot(torch.zeros(4), [1])
+    caches.slot("a"), caches.slot("b")
+    caches.replace("b", slot)
+    assert len(caches) == 1 and caches.slot("b") is slot and caches.slot("a").tokens == []
+    caches.replace("b", None)
+    assert len(caches) == 0
+
+
 def test_a_reused_cache_gives_the_logits_of_a_cold_run(base_engine: Engine) -> None:
     model, tokens = base_engine.model, base_engine.tokenizer.encode(CODE)
     warm, cold = Slot(model.new_cache(256)), Slot(model.new_cache(256))

@@ -30,11 +30,12 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="ends processes 
 STAND_IN = """
 import os, sys, threading
 from habitab_engine import home, worker
+from habitab_engine.adapters import Worn
 from habitab_engine.errors import Cancelled, MissingBaseError
 from habitab_engine.types import Completion, Suggestion
 
 class Engine:
-    stopped = 0
+    stopped, worn = 0, Worn()
     def complete(self, request, stop):
         if request.prefix == "die":
             os._exit(3)
@@ -47,7 +48,7 @@ class Engine:
     def status(self): return {"stopped": Engine.stopped}
     def give_way(self): pass
 
-def load(settings):
+def load(settings, adapters):
     if settings.base:
         raise MissingBaseError("There is no base model.")
     return Engine()
@@ -143,6 +144,22 @@ async def test_nothing_starts_before_the_first_request(make_link: MakeLink, home
     await link.forget("d")
     assert await link.status() == {"state": "stopped"}
     assert engines(home) == []
+
+
+async def test_telling_of_an_adapter_starts_no_engine_and_reaches_one_that_runs(
+    make_link: MakeLink, home: Home
+) -> None:
+    link = make_link()
+    await link.look_at_adapter()
+    assert not engines(home)
+    await link.complete(request("a"))
+    home.adapters.mkdir()
+    (home.adapters / "active.json").write_text("{")
+    await make_link().look_at_adapter()
+    deadline = time.monotonic() + 5
+    while "trouble" not in (status := await link.status()):
+        assert time.monotonic() < deadline
+    assert "active.json" in status["trouble"]
 
 
 async def test_recording_starts_no_engine_and_raises_nothing(make_link: MakeLink, home: Home) -> None:

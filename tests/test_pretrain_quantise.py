@@ -9,7 +9,7 @@ import torch
 
 from habitab_adapters.pretrain import quantise as module
 from habitab_adapters.pretrain.quantise import HEADER_BYTES, quantise
-from habitab_engine.checkpoint import INDEX, RowInt8, load_checkpoint, quantise_rows
+from habitab_engine.checkpoint import INDEX, RowInt8, at_random, load_checkpoint, quantise_rows
 from habitab_engine.errors import InputError
 
 LIMIT = 2_300_000
@@ -40,7 +40,7 @@ def test_what_moved_a_weight_by_less_than_half_a_step_is_not_lost() -> None:
     moved = steps.clone()
     moved[:, 1:] += 0.125
     random = torch.Generator().manual_seed(2)
-    rows = quantise_rows(moved * 0.01, lambda steps: module._at_random(random, steps))
+    rows = quantise_rows(moved * 0.01, lambda steps: at_random(random, steps))
     assert abs(float((rows.values.float() - steps)[:, 1:].mean()) - 0.125) < 0.01
 
 

@@ -16,12 +16,17 @@ from typing import Any
 
 import pytest
 
+from habitab_adapters.registry import Registry
 from habitab_engine import ipc, worker
+from habitab_engine.adapters import POINTER
+from habitab_engine.checkpoint import load_checkpoint
 from habitab_engine.config import EngineSettings, thread_count
+from habitab_engine.engine import Engine
 from habitab_engine.errors import Cancelled, MissingBaseError
 from habitab_engine.home import Home, engine_key
 from habitab_engine.locks import locked
 from habitab_engine.types import Completion, CompletionRequest, Folder, OpenText, Signal, Suggestion
+from loras import facts_of, random_lora
 from recorded import fate, span, survival, typed
 
 
@@ -151,6 +156,7 @@ def start(home: Home) -> Iterator[Start]:
         idle_seconds: float = 60.0,
         at: Home = home,
         store: Callable[[Callable[[], None]], worker.Storing] | None = None,
+        adapters: Path | None = None,
     ) -> Running:
         at.prepare()
         engine = SlowEngine()
@@ -160,6 +166,7 @@ def start(home: Home) -> Iterator[Start]:
             load or (lambda: engine),
             idle_seconds=idle_seconds,
             store=store,
+            adapters=adapters,
         )
         thread = threading.Thread(target=server.run)
         thread.start()
@@ -434,6 +441,76 @@ def test_without_a_store_signals_are_answered_all_the_same(start: Start) -> None
     front = start().front()
     assert front.reply(front.send("record", signals=ipc.flatten_signals([fate()])))["result"] == {"trouble": ""}
     assert front.reply(front.send("signals"))["result"] == {}
+
+
+@pytest.fixture
+def registry(home: Home, tiny_base: Path) -> Registry:
+    """Two versions for the tiny base, none active."""
+    registry, base = Registry(home, tiny_base), load_checkpoint(tiny_base)
+    for seed in (1, 2):
+        registry.add(random_lora(base, seed=seed), facts_of(base))
+    return registry
+
+
+def start_real(start: Start, registry: Registry) -> Front:
+    """A server with a real engine."""
+    settings = EngineSettings(base=str(registry.base), threads=1, kernel="float32")
+    return start(lambda: Engine.load(settings, registry.folder), adapters=registry.folder).front()
+
+
+def served_by(front: Front) -> str:
+    """The adapter of one more completion, which must come."""
+    asked = dataclasses.replace(request("def mean(values):\n    return "), max_tokens=2, budget_ms=60_000.0)
+    return str(front.reply(front.ask("complete", asked))["result"]["adapter"])
+
+
+def status(front: Front) -> dict[str, Any]:
+    facts: dict[str, Any] = front.reply(front.send("status"))["result"]
+    return facts
+
+
+def test_completions_go_on_while_the_adapter_changes_and_the_last_one_pointed_to_stays(
+    start: Start, registry: Registry
+) -> None:
+    front = start_real(start, registry)
+    seen = [served_by(front)]
+    for version in ("v1", "v2"):  # the second while the first is being prepared
+        registry.activate(version)
+        assert front.kind(front.send("adapter")) == "result"
+        seen.append(served_by(front))
+    assert eventually(lambda: seen.append(served_by(front)) or seen[-1] == "v2", 30)
+    changes = [adapter for adapter, _ in itertools.groupby(seen)]
+    assert changes in (["", "v2"], ["", "v1", "v2"])
+    assert status(front)["adapter"] == "v2" and "trouble" not in status(front)
+
+
+def test_a_changed_pointer_is_noticed_without_being_told(
+    start: Start, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "TICK", 0.02)
+    registry.activate("v1")
+    front = start_real(start, registry)
+    assert served_by(front) == "v1"
+    registry.activate(None)
+    assert eventually(lambda: served_by(front) == "", 30)
+
+
+def test_with_an_adapter_that_cannot_be_used_the_one_before_serves_on_and_all_are_told_why(
+    start: Start, registry: Registry
+) -> None:
+    registry.activate("v1")
+    front = start_real(start, registry)
+    assert served_by(front) == "v1"
+    (registry.folder / POINTER).write_text('{"version": "v7"}')
+    front.reply(front.send("adapter"))
+    assert eventually(lambda: "v7" in status(front).get("trouble", ""))
+    assert served_by(front) == status(front)["adapter"] == "v1"
+    assert "v7" in front.reply(front.send("record", signals=[]))["result"]["trouble"]
+
+
+def test_without_adapters_the_pointer_is_nobody_s_concern(start: Start) -> None:
+    front = start().front()
+    assert front.kind(front.send("adapter")) == "result"
 
 
 def test_a_base_that_cannot_be_loaded_answers_with_its_sentence_and_ends(

@@ -131,6 +131,13 @@ def quantise_rows(w: Tensor, rounded: Callable[[Tensor], Tensor] = torch.round) 
     return RowInt8(values.clamp_(-127, 127).to(torch.int8), scale)
 
 
+def at_random(random: torch.Generator, steps: Tensor) -> Tensor:
+    """Whole numbers on one side or the other, the nearer one the likelier: the error is 0 on average
+    (arXiv 1502.02551)."""
+    below = steps.floor()
+    return below + (torch.rand(steps.shape, generator=random) < steps - below)
+
+
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
     """A whole base model. `tensors` has exactly the names of `config.shapes()`; matrices of ours are RowInt8.

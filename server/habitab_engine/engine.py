@@ -9,7 +9,7 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Iterator
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ import psutil  # type: ignore[import-untyped]
 import torch
 
 from habitab_engine import gate, postprocess
+from habitab_engine.adapters import Worn
 from habitab_engine.checkpoint import Checkpoint, load_checkpoint, load_vocabulary
 from habitab_engine.config import EngineSettings, thread_count
 from habitab_engine.copying import Copy, copied
@@ -35,7 +36,8 @@ from habitab_engine.decode import (
 )
 from habitab_engine.families import detect
 from habitab_engine.kernels import choose
-from habitab_engine.kv_cache import KVCaches, Slot
+from habitab_engine.kv_cache import KVCaches, Slot, common_prefix
+from habitab_engine.lora import with_active, with_version
 from habitab_engine.memory import Memory
 from habitab_engine.model import Model
 from habitab_engine.prompt import Budget, Prompt, build
@@ -61,15 +63,31 @@ NEAR_LINES = 12  # above the cursor, that a copy does not repeat
 MOST_PAUSE = 1.0  # seconds that what works beside waits for a completion
 SPENT = 1_000  # requests back of which it is known what they spent
 TRIES = 4  # samples drawn for each alternative asked for, as some are alike
+MOST_MISSING = 64  # tokens that a cache filled beside may lack: what is typed meanwhile
+
+
+@dataclass(slots=True)
+class Prepared:
+    """What takes an engine's place in one step: the network with the adapter `version` ("" for none), and the cache of
+    the document used last."""
+
+    version: str
+    model: Model
+    document: str = ""
+    slot: Slot | None = None
 
 
 class Engine:
-    """The base model with everything around it that a completion needs. Not thread-safe: one thread owns it."""
+    """The base model with everything around it that a completion needs.
+
+    Not thread-safe: one thread owns it. Another may `prepare` what takes its network's place, and set `worn`.
+    """
 
     def __init__(self, checkpoint: Checkpoint, settings: EngineSettings) -> None:
-        torch.set_num_threads(thread_count(settings))
+        self._threads = thread_count(settings)
+        torch.set_num_threads(self._threads)
         vocabulary = load_vocabulary(checkpoint.folder, checkpoint.config)
-        self.base_id = checkpoint.base_id
+        self.base_id, self._folder, self.worn = checkpoint.base_id, checkpoint.folder, Worn()
         self.budget = Budget.of(min(PROMPT_TOKENS, checkpoint.config.max_positions - ROOM))
         self.template = detect(vocabulary)
         self.tokenizer = Tokenizer(checkpoint.folder, self.template.tokens)
@@ -80,7 +98,7 @@ class Engine:
         self.mask = _mask(checkpoint.config.vocab, silent - self._stops)
         self.first_mask = _mask(checkpoint.config.vocab, silent | self._stops)
         self._totals: Counter[str] = Counter()
-        self._caches = KVCaches(lambda: self.model.new_cache(self.budget.total + ROOM), SLOTS)
+        self._caches = KVCaches(lambda: self._new_cache(self.model), SLOTS)
         self._spent: dict[str, deque[float]] = {name: deque(maxlen=SPENT) for name in ("context", "memory", "opening")}
         self._idle = threading.Event()
         self._idle.set()
@@ -88,12 +106,20 @@ class Engine:
         self._feed = Feed(self._memory)
         self._workspaces = Workspaces(self.give_way, self._feed.add, self._feed.remove)
         self._workspaces.open("")  # for documents of no folder
-        self._warm_up()
+        _warm_up(self.model, bool)
+        self.tokenizer.agreeing(b" ")
 
     @classmethod
-    def load(cls, settings: EngineSettings) -> Engine:
-        """Read the base model and get ready. Raises BaseModelError and its kin."""
-        engine = cls(load_checkpoint(Path(settings.base) if settings.base else None), settings)
+    def load(cls, settings: EngineSettings, adapters: Path | None = None) -> Engine:
+        """Read the base model, and the active one of the `adapters`, and get ready.
+
+        Raises BaseModelError and its kin; an adapter that cannot be used is left out, and `worn` says why.
+        """
+        checkpoint, worn = load_checkpoint(Path(settings.base) if settings.base else None), Worn()
+        if adapters is not None:
+            checkpoint, worn = with_active(checkpoint, adapters)
+        engine = cls(checkpoint, settings)
+        engine.worn = worn
         trim()
         return engine
 
@@ -124,6 +150,7 @@ class Engine:
             prompt_tokens=len(prompt.tokens),
             reused_tokens=reused,
             tokens=tokens,
+            adapter=self.worn.version,
             snippets=request.snippets or slot.snippets,
         )
 
@@ -134,6 +161,54 @@ class Engine:
             prompt = self.prompt(request, slot)
             _, reused = prefill(self.model, slot, prompt.tokens, stop.is_set)
             return len(prompt.tokens) - reused
+
+    def prepare(self, adapters: Path, version: str, pause: Callable[[], None]) -> Prepared:
+        """The network with an adapter of the folder `adapters` ("": with none), to be filled and exchanged.
+
+        For a thread beside; `pause` is called between its steps and may block. Raises AdapterError for an adapter that
+        cannot be used, BaseModelError where the base is not there any more.
+        """
+        torch.set_num_threads(1)  # several that wait for each other would take the completions' cores
+        checkpoint = load_checkpoint(self._folder)
+        if version:
+            checkpoint = with_version(checkpoint, adapters, version, pause)
+        model = Model(checkpoint, self.model.kernels, self._threads, pause)
+        _warm_up(model, _never(pause))
+        return Prepared(version, model)
+
+    def fill(self, prepared: Prepared, pause: Callable[[], None]) -> bool:
+        """Fill the cache of the document used last, and say whether that was enough: another may be in use by now.
+
+        For a thread beside, as `prepare`.
+        """
+        document, slot = self._caches.latest or ("", None)
+        if tokens := list(slot.tokens) if slot else []:
+            if prepared.slot is None or prepared.document != document:
+                prepared.document, prepared.slot = document, Slot(self._new_cache(prepared.model))
+            prefill(prepared.model, prepared.slot, tokens, _never(pause))
+        return self._lacking(prepared) <= MOST_MISSING
+
+    def _lacking(self, prepared: Prepared) -> int:
+        """How many of the tokens of the document used last are not in the cache prepared."""
+        document, slot = self._caches.latest or ("", None)
+        tokens = list(slot.tokens) if slot else []
+        held = prepared.slot.tokens if prepared.slot and prepared.document == document else []
+        return len(tokens) - common_prefix(held, tokens)
+
+    def exchange(self, prepared: Prepared) -> Model:
+        """Serve `prepared` from now on; what served before is returned, for another thread to give it back."""
+        latest = self._caches.latest
+        slot = prepared.slot if latest and latest[0] == prepared.document else None
+        if latest and slot:
+            # The next prompt is laid out as the last one was, or the cache would be of no use.
+            slot.layout, slot.snippets, slot.sources = latest[1].layout, latest[1].snippets, latest[1].sources
+        self._caches.replace(prepared.document, slot)
+        old, self.model = self.model, prepared.model
+        self.worn = replace(self.worn, version=prepared.version)
+        return old
+
+    def _new_cache(self, model: Model) -> torch.Tensor:
+        return model.new_cache(self.budget.total + ROOM)
 
     @contextlib.contextmanager
     def _at_work(self) -> Iterator[None]:
@@ -188,6 +263,7 @@ class Engine:
         files, indexed = self._workspaces.progress()
         return {
             "base": self.base_id,
+            "adapter": self.worn.version,
             "template": self.template.name,
             "kernels": asdict(self.model.kernels),
             "threads": torch.get_num_threads(),
@@ -199,14 +275,6 @@ class Engine:
             "cache_bytes": self._caches.bytes,
             "rss_bytes": psutil.Process().memory_info().rss,
         }
-
-    def _warm_up(self) -> None:
-        """Run everything a few times: the first calls of each compile or allocate something in torch."""
-        slot = Slot(self.model.new_cache(2 * CHUNK))
-        extend(self.model, slot, [0] * CHUNK, 0, bool)
-        for _ in range(WARM_UP_TOKENS):
-            decode_one_token(self.model, slot, 0)
-        self.tokenizer.agreeing(b" ")
 
     def slot(self, document: str) -> Slot:
         """The KV-cache slot of a document."""
@@ -297,6 +365,24 @@ class Engine:
         size = len((prompt.healed + text).encode())
         begins = itertools.accumulate((len(self.tokenizer.pieces[i]) for i in run.ids), initial=0)
         return tuple(p for p, begin in zip(run.logprobs, begins, strict=False) if begin < size)
+
+
+def _never(pause: Callable[[], None]) -> Flag:
+    """What is asked whether to stop, and only pauses."""
+
+    def cancelled() -> bool:
+        pause()
+        return False
+
+    return cancelled
+
+
+def _warm_up(model: Model, cancelled: Flag) -> None:
+    """Run everything a few times: the first calls of each compile or allocate something in torch."""
+    slot = Slot(model.new_cache(2 * CHUNK))
+    extend(model, slot, [0] * CHUNK, 0, cancelled)
+    for _ in range(WARM_UP_TOKENS):
+        decode_one_token(model, slot, 0)
 
 
 def _repeats(prefix: str, text: str) -> bool:

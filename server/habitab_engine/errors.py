@@ -7,6 +7,7 @@ HabitabError
 ├── BaseModelError          the base model cannot be served                 (ValueError)
 │   ├── MissingBaseError    a folder or a file of it is not there           (FileNotFoundError)
 │   └── DamagedBaseError    a file of it is not what it should be           (ValueError)
+├── AdapterError            an adapter cannot be used or written            (ValueError)
 ├── EngineError             the engine process cannot answer                (ConnectionError)
 ├── ServeError              the language server cannot start                (OSError)
 ├── MissingExtraError       an optional package is not installed            (ImportError)
@@ -45,6 +46,10 @@ class MissingBaseError(BaseModelError, FileNotFoundError):
 
 class DamagedBaseError(BaseModelError):
     """A file of the base model is not what it should be."""
+
+
+class AdapterError(HabitabError, ValueError):
+    """An adapter cannot be used or written."""
 
 
 class EngineError(HabitabError, ConnectionError):

@@ -63,6 +63,11 @@ class Home:
         return self.user_folder / "signals.db"
 
     @property
+    def adapters(self) -> Path:
+        """The person's adapters, a folder for each version, and the pointer to the active one: see `adapters.py`."""
+        return self.user_folder / "adapters"
+
+    @property
     def key_file(self) -> Path:
         return self.run / "engine.key"
 

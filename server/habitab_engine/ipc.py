@@ -1,7 +1,7 @@
 """Messages between the fronts and the engine process: one JSON object a frame, never a pickle.
 
 Request  {"id": n, "op": "hello"|"complete"|"prefill"|"open"|"observe"|"forget"|"cancel"|"status"|"record"|"signals"|
-          "shutdown", …}
+          "adapter"|"shutdown", …}
 Reply    {"id": n, "result": …}  or  {"id": n, "error": {"kind": <class in errors.py>, "message": <sentence>}}
 
 Fields are only ever added: what a side does not know it ignores, what is missing has a default.

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import itertools
+import queue
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from habitab_engine import ipc
 from habitab_engine.types import CompletionRequest, Folder, OpenText
 
-_PRIORITY = {"forget": 0, "status": 0, "complete": 1, "prefill": 2, "open": 3, "observe": 4}
+_PRIORITY = {"forget": 0, "status": 0, "swap": 0, "complete": 1, "prefill": 2, "open": 3, "observe": 4}
 _SUPERSEDES = {
     "complete": ("complete", "prefill"),
     "prefill": ("prefill",),
@@ -33,15 +35,39 @@ class Client:
         self.channel.send({"id": number, "error": ipc.error_reply(error)})
 
 
+class Caller(Client):
+    """A thread of this process that waits for the answer to its one job."""
+
+    def __init__(self) -> None:
+        self._answers: queue.SimpleQueue[object] = queue.SimpleQueue()
+
+    def reply(self, number: object, result: object) -> None:
+        self._answers.put(result)
+
+    def fail(self, number: object, error: Exception) -> None:
+        self._answers.put(error)
+
+    def answer(self) -> object:
+        """The result, or the exception raised that took its place. Blocks, and keeps no copy."""
+        answer = self._answers.get()
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
 @dataclass(eq=False, slots=True)
 class Job:
-    """One request for the model's thread, with what its operation takes; `document` is what it is about."""
+    """One request for the model's thread, with what its operation takes; `document` is what it is about.
+
+    `prepared` is what a swap puts in the place of what served before.
+    """
 
     client: Client
     number: object
     op: str
     document: str = ""
     request: CompletionRequest | Folder | OpenText | None = None
+    prepared: Any = None
     stop: threading.Event = field(default_factory=threading.Event)
     turn: int = field(default_factory=itertools.count().__next__)
 

@@ -71,6 +71,7 @@ class KVCaches:
     def __init__(self, new: Callable[[], Tensor], most: int) -> None:
         self._new, self._most = new, most
         self._slots: OrderedDict[str, Slot] = OrderedDict()
+        self._latest = ""
 
     def __len__(self) -> int:
         return len(self._slots)
@@ -80,7 +81,15 @@ class KVCaches:
         slot = self._slots.get(document) or self._empty()
         self._slots[document] = slot
         self._slots.move_to_end(document)
+        self._latest = document
         return slot
+
+    @property
+    def latest(self) -> tuple[str, Slot] | None:
+        """The document used last, unless it was forgotten, and its slot; may be asked from any thread."""
+        document = self._latest
+        slot = self._slots.get(document)
+        return None if slot is None else (document, slot)
 
     def _empty(self) -> Slot:
         if len(self._slots) < self._most:
@@ -90,9 +99,11 @@ class KVCaches:
     def forget(self, document: str) -> None:
         self._slots.pop(document, None)
 
-    def clear(self) -> None:
-        """Forget everything; an adapter swap makes every cache worthless."""
+    def replace(self, document: str, slot: Slot | None) -> None:
+        """Forget everything, as an adapter swap makes every cache worthless; `document` has this slot from now on."""
         self._slots.clear()
+        if slot is not None:
+            self._slots[document] = slot
 
     @property
     def bytes(self) -> int:

@@ -74,7 +74,7 @@ class EngineLink:
         await self._tell("forget", document=document)
 
     async def record(self, signals: Sequence[Signal]) -> str:
-        """Have signals kept; return what troubles their store in one sentence, or "".
+        """Have signals kept; return what troubles their store, or the active adapter, or "".
 
         Starts no engine and raises nothing: where none runs, or it ends just now, the signals are lost.
         """
@@ -84,6 +84,13 @@ class EngineLink:
     async def signal_stats(self) -> dict[str, Any]:
         """The figures of `habitab signals stats`; empty where no engine runs."""
         return await self._ask_running("signals")
+
+    async def look_at_adapter(self) -> None:
+        """Have a running engine look now which adapter is active, and try one again that it could not use.
+
+        It looks by itself every two seconds. Starts no engine and raises nothing.
+        """
+        await self._ask_running("adapter")
 
     async def status(self) -> dict[str, Any]:
         """Facts of the engine, at least `state` (`stopped`, `loading`, `ready`, `failed`) and maybe `error`.

@@ -7,7 +7,7 @@ complex product; queries are permuted alike, which leaves every score as it is. 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from itertools import pairwise
@@ -154,35 +154,51 @@ class TorchSteps:
 
 
 class Model:
-    """The network; it holds no state of a document. All tensors are float32 between the layers."""
+    """The network; it holds no state of a document. All tensors are float32 between the layers.
 
-    def __init__(self, checkpoint: Checkpoint, kernels: Kernels) -> None:
+    `threads` are those of the compiled step (0: as many as torch has). `pause` is called between the steps of
+    making it; it may block.
+    """
+
+    def __init__(
+        self, checkpoint: Checkpoint, kernels: Kernels, threads: int = 0, pause: Callable[[], None] = lambda: None
+    ) -> None:
         c = self.config = checkpoint.config
         self.kernels = kernels = _possible(kernels, c)
         read = _Reader(checkpoint, kernels)
         self._embedded = _embedding(*read.rows("model.embed_tokens.weight"))
+        pause()
         name = "model.embed_tokens" if self.config.tied else "lm_head"
         head = read.linear([name], read.plain("model.norm.weight"), prefilled=False)
-        self._layers = [_Layer(read, i) for i in range(self.config.layers)]
-        # What decoding one token has to read: every matrix once, in its stored form.
-        self.bytes_per_token = head.bytes + sum(layer.bytes for layer in self._layers)
         self._cis = rotations(self.config, MAX_POSITIONS)
         self._eps = torch.tensor(self.config.width * self.config.rms_eps)
         # What many tokens attend in; matrix units make it two and a half times as fast.
         self._attended = torch.bfloat16 if kernels.prefill == "bf16" else torch.float32
-        steps = self._native if kernels.decode == "native" else self._torch
-        self._steps: Steps = steps(head)
+        self._layers: list[_Layer] = []
+        made = self._made(read, pause)
+        native = kernels.decode == "native"
+        self._steps: Steps = self._native(head, made, threads) if native else self._torch(head, made)
+        # What decoding one token has to read: every matrix once, in its stored form.
+        self.bytes_per_token = head.bytes + sum(layer.bytes for layer in self._layers)
 
-    def _native(self, head: Linear) -> Native:
+    def _made(self, read: _Reader, pause: Callable[[], None]) -> Iterator[_Layer]:
+        """The layers one by one, so that each can be packed before the next takes memory."""
+        for index in range(self.config.layers):
+            pause()
+            self._layers.append(_Layer(read, index))
+            yield self._layers[-1]
+
+    def _native(self, head: Linear, made: Iterator[_Layer], threads: int) -> Native:
         c = self.config
-        blocks = [[x.give() for x in (b.qkv, b.output, b.gate_up, b.down)] for b in self._layers]
-        native = Native(blocks, head.give(), (c.heads, c.kv_heads, c.head_dim), self._cis, float(self._eps))
+        blocks = ([x.give() for x in (b.qkv, b.output, b.gate_up, b.down)] for b in made)
+        heads = c.heads, c.kv_heads, c.head_dim
+        native = Native(blocks, head.give(), heads, self._cis, float(self._eps), c.layers, threads)
         if c.tied:  # one copy serves both
             self._embedded = native.embedded
         return native
 
-    def _torch(self, head: Linear) -> TorchSteps:
-        return TorchSteps(self.config, self._layers, head, self._cis, self._eps)
+    def _torch(self, head: Linear, made: Iterator[_Layer]) -> TorchSteps:
+        return TorchSteps(self.config, list(made), head, self._cis, self._eps)
 
     def new_cache(self, capacity: int) -> Tensor:
         """An empty KV cache for at least `capacity` positions."""

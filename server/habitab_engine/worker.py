@@ -30,6 +30,7 @@ from habitab_engine.errors import Cancelled, EngineError, HabitabError, InputErr
 from habitab_engine.home import Home, engine_key, open_log
 from habitab_engine.jobs import Client, Job, Jobs
 from habitab_engine.locks import locked
+from habitab_engine.swaps import Swaps, Wearing
 from habitab_engine.trim import trim
 from habitab_engine.types import Completion, CompletionRequest, Folder, OpenText, Signal
 
@@ -44,7 +45,7 @@ LOCK_SECONDS = 10.0
 JOIN_SECONDS = 2.0
 
 
-class Serving(Protocol):
+class Serving(Wearing, Protocol):
     """What the server needs of `engine.Engine`."""
 
     def complete(self, request: CompletionRequest, stop: threading.Event) -> Completion: ...
@@ -53,7 +54,7 @@ class Serving(Protocol):
     def observe(self, text: OpenText) -> None: ...
     def forget(self, document: str) -> None: ...
     def status(self) -> dict[str, Any]: ...
-    def give_way(self) -> None: ...
+    def exchange(self, prepared: Any) -> object: ...
 
 
 class Storing(Protocol):
@@ -71,7 +72,7 @@ class Server:
 
     `key` gives the secret of the handshake at each connection; `load` may raise any exception: its
     sentence is then the answer to every request. `store` makes what keeps the signals, given what waits for a
-    completion to end; without it none are kept.
+    completion to end; without it none are kept. `adapters` is the folder whose pointer the engine follows.
     """
 
     def __init__(
@@ -85,6 +86,7 @@ class Server:
         served_version: str = "",
         log: logging.Logger | None = None,
         store: Callable[[Callable[[], None]], Storing] | None = None,
+        adapters: Path | None = None,
     ) -> None:
         self._key = key
         self._load = load
@@ -94,6 +96,8 @@ class Server:
         self._listener = ipc.Listener(address)
         self._give_way: Callable[[], None] = lambda: None
         self._store = store(lambda: self._give_way()) if store else None
+        self._adapters = adapters
+        self._swaps: Swaps | None = None
         self._jobs = Jobs()
         self._clients: set[Client] = set()
         self._over = threading.Event()
@@ -120,8 +124,8 @@ class Server:
 
     @property
     def stuck(self) -> bool:
-        """Whether the model's thread did not stop when it was told to."""
-        return self._model.is_alive()
+        """Whether the model's thread, or the one that prepares another, did not stop when it was told to."""
+        return self._model.is_alive() or (self._swaps is not None and self._swaps.busy)
 
     def _end(self) -> None:
         self._log.info("ending")
@@ -129,6 +133,8 @@ class Server:
         self._listener.close()
         self._jobs.close()
         self._model.join(JOIN_SECONDS)
+        if self._swaps is not None:
+            self._swaps.close()
         if self._store is not None:
             self._store.close()
         # What still waited is asked again by its front, of the next engine.
@@ -136,11 +142,15 @@ class Server:
             client.channel.close()
 
     def _look_around(self) -> None:
+        swapping = self._swaps is not None and self._swaps.busy
+        self._untidy |= swapping
         if self._jobs.busy:
             self._used()
-        elif self._untidy:
+        elif self._untidy and not swapping:
             self._untidy = False
             trim()
+        if self._swaps is not None:
+            self._swaps.look()
         if time.monotonic() >= self._ends_at:
             self._over.set()
         if not self._listener.is_ours():
@@ -200,6 +210,10 @@ class Server:
                 self._over.set()
             case "status" if self._state != "ready":
                 client.reply(number, self._status({}))
+            case "adapter":
+                if self._swaps is not None:
+                    self._swaps.look(again=True)
+                client.reply(number, {})
             case "record":
                 client.reply(number, {"trouble": self._record(message.get("signals"))})
             case "signals":
@@ -214,11 +228,10 @@ class Server:
         _answer_cancelled(gone)
 
     def _record(self, signals: object) -> str:
-        """Hand signals to the store, which writes them in its own time; return what troubles it, or ""."""
-        if self._store is None:
-            return ""
-        self._store.record(ipc.rebuild_signals(signals))
-        return self._store.trouble
+        """Hand signals to the store, which writes them in its own time; return what is in trouble, or ""."""
+        if self._store is not None:
+            self._store.record(ipc.rebuild_signals(signals))
+        return self._trouble
 
     def _submit(self, job: Job) -> None:
         if job.op in ("complete", "prefill"):
@@ -248,6 +261,8 @@ class Server:
         else:
             self._state = "ready"
             self._give_way = engine.give_way
+            if self._adapters is not None:
+                self._swaps = Swaps(self._adapters, engine, self._jobs.submit, self._unexpected, self._log)
             self._log.info("model loaded in %.2f s", time.monotonic() - began)
             return engine
         self._state = "failed"
@@ -261,6 +276,9 @@ class Server:
         if job.op == "forget":
             engine.forget(job.document)
             return None
+        if job.op == "swap":
+            self._untidy = True  # what served before is freed now
+            return engine.exchange(job.prepared)
         match job.request:
             case Folder():
                 engine.open_folder(job.request)
@@ -278,9 +296,13 @@ class Server:
 
     def _status(self, engine_facts: dict[str, Any]) -> dict[str, Any]:
         facts = self._facts | {"state": self._state, "clients": len(self._clients)} | engine_facts
-        trouble = self._store.trouble if self._store else ""
-        facts |= {"trouble": trouble} if trouble else {}
+        facts |= {"trouble": self._trouble} if self._trouble else {}
         return facts | ({"error": str(self._failure)} if self._failure else {})
+
+    @property
+    def _trouble(self) -> str:
+        """What is amiss though completions are served, or ""."""
+        return " ".join(part.trouble for part in (self._store, self._swaps) if part and part.trouble)
 
     def _unexpected(self, act: str, exc: Exception) -> EngineError:
         """Logged without its text, which may quote the person's code."""
@@ -328,7 +350,7 @@ def prepare_environment(settings: EngineSettings) -> None:
     }
 
 
-def _load_engine(settings: EngineSettings) -> Serving:
+def _load_engine(settings: EngineSettings, adapters: Path) -> Serving:
     # Torch's many thousand objects are here to stay: without a look at each of them it starts sooner.
     gc.disable()
     from habitab_engine.engine import Engine
@@ -337,7 +359,7 @@ def _load_engine(settings: EngineSettings) -> Serving:
     gc.enable()
     # The model's thread waits no longer than this for threads that read files, index and listen; 5 ms is Python's way.
     sys.setswitchinterval(SWITCH_SECONDS)
-    return Engine.load(settings)
+    return Engine.load(settings, adapters)
 
 
 def _open_store(home: Home, settings: EngineSettings, log: logging.Logger, pause: Callable[[], None]) -> Storing:
@@ -369,11 +391,12 @@ def serve(home: Home, settings: EngineSettings) -> None:
         server = Server(
             address,
             functools.partial(engine_key, home),
-            functools.partial(_load_engine, settings),
+            functools.partial(_load_engine, settings, home.adapters),
             base=settings.base,
             idle_seconds=settings.idle_minutes * 60,
             log=log,
             store=functools.partial(_open_store, home, settings, log),
+            adapters=home.adapters,
         )
 
         signal.signal(signal.SIGTERM, _on_signal)

@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from habitab_adapters.pretrain.checkpoints import digest
-from habitab_engine.checkpoint import INDEX, SCALE, RowInt8, load_checkpoint, quantise_rows
+from habitab_engine.checkpoint import INDEX, SCALE, RowInt8, at_random, load_checkpoint, quantise_rows
 from habitab_engine.errors import InputError
 
 SHARD_BYTES = 48_000_000
@@ -63,15 +63,9 @@ def _stored(tensors: Mapping[str, Tensor | RowInt8]) -> dict[str, dict[str, Tens
         if isinstance(tensor, Tensor) and tensor.dim() == 1:
             kept[name] = {name: tensor.float().contiguous()}
         else:
-            rows = tensor if isinstance(tensor, RowInt8) else quantise_rows(tensor, partial(_at_random, random))
+            rows = tensor if isinstance(tensor, RowInt8) else quantise_rows(tensor, partial(at_random, random))
             kept[name] = {name: rows.values.contiguous(), name + SCALE: rows.scale.contiguous()}
     return kept
-
-
-def _at_random(random: torch.Generator, steps: Tensor) -> Tensor:
-    """Whole numbers on one side or the other, the nearer one the likelier."""
-    below = steps.floor()
-    return below + (torch.rand(steps.shape, generator=random) < steps - below)
 
 
 def _shards(stored: Mapping[str, dict[str, Tensor]], limit: int) -> Iterator[dict[str, Tensor]]:

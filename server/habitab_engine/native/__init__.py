@@ -11,7 +11,7 @@ import ctypes
 import functools
 import itertools
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -118,32 +118,38 @@ class Native:
 
     def __init__(
         self,
-        blocks: Sequence[Sequence[Weight]],
+        blocks: Iterable[Sequence[Weight]],
         head: Weight,
         heads: tuple[int, int, int],
         cis: Tensor,
         eps: float,
+        layers: int = 0,
+        threads: int = 0,
     ) -> None:
-        """`blocks` are q+k+v, output, gate+up and down of each; `heads` are H, G and D; `cis` complex64
-        `[positions, D/2]`; `eps` belongs to the sum of squares.
+        """`blocks` are q+k+v, output, gate+up and down of each of the `layers`, taken one by one; `heads` are H, G and
+        D; `cis` complex64 `[positions, D/2]`; `eps` belongs to the sum of squares; `threads` 0 are as many as torch's.
 
         Raises RuntimeError where there is no library, or the shapes are none that it can compute.
         """
         self.most, self.cached = MOST, torch.float16
         self._library, self._keep = _library(), [cis]
         width, (h, g, d) = head.values.shape[1], heads
-        inner = blocks[0][3].values.shape[1] if blocks else width
+        rest = iter(blocks)
+        first = next(rest, ())
+        inner = first[3].values.shape[1] if first else width
         if not knows(width, inner, heads):
             raise RuntimeError("The compiled step does not know networks of this shape.")
-        size = sum(map(_bytes, (head, *itertools.chain(*blocks))))
+        size = _bytes(head) + layers * sum(map(_bytes, first))
         self._room, self._used, self._width = torch.empty(size, dtype=torch.uint8), 0, width
-        packed = (_Block * len(blocks))(*(_Block(*map(self._layer, block)) for block in blocks))
+        packed = (_Block * layers)(
+            *(_Block(*map(self._layer, block)) for block in itertools.chain([first], rest) if block)
+        )
         network = _Network(
-            len(blocks), width, h, g, d, inner, eps, packed, self._layer(head), torch.view_as_real(cis).data_ptr()
+            layers, width, h, g, d, inner, eps, packed, self._layer(head), torch.view_as_real(cis).data_ptr()
         )
         self._vocab, self._blocks = len(head.values), packed
         self._head, self._scale = self._room[self._used - _bytes(head) : self._used], head.scale
-        self._state = self._library.habitab_open(ctypes.byref(network), torch.get_num_threads(), len(cis))
+        self._state = self._library.habitab_open(ctypes.byref(network), threads or torch.get_num_threads(), len(cis))
         if not self._state:
             raise RuntimeError("There is no memory for the compiled step.")
         weakref.finalize(self, self._library.habitab_close, self._state)

@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 import sys
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from tokenizers import Tokenizer
 from habitab_engine.checkpoint import EMBEDDED, RowInt8, load_checkpoint
 from habitab_engine.errors import BaseModelError, InputError
 from habitab_engine.export import export_gguf, export_hf
+from llama import LlamaCpp
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 NEAR = 0.05
@@ -35,36 +35,6 @@ CODE = (
     "ﬁ Ⅷ ² 中文 שלום \u200b\u00a0 end",
     PROMPTS[0],
 )
-
-
-class LlamaCpp:
-    """A GGUF file served by llama.cpp inside this process."""
-
-    def __init__(self, path: Path) -> None:
-        import xllamacpp
-
-        params = xllamacpp.CommonParams()
-        params.model.path = str(path)
-        params.n_ctx, params.n_parallel, params.n_gpu_layers, params.verbosity = 1024, 1, 0, 0
-        params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 2
-        params.warmup = False
-        self._server = xllamacpp.Server(params)
-
-    def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
-        request = urllib.request.Request(
-            self._server.listening_address + path,
-            json.dumps(body).encode(),
-            {"Content-Type": "application/json"},
-        )
-        with urllib.request.urlopen(request, timeout=60) as reply:
-            return json.load(reply)
-
-    def tokens(self, text: str) -> list[int]:
-        return self._post("/tokenize", {"content": text})["tokens"]
-
-    def greedy(self, prompt: list[int], count: int) -> list[int]:
-        body = {"prompt": prompt, "n_predict": count, "temperature": 0, "return_tokens": True}
-        return self._post("/completion", body)["tokens"]
 
 
 @pytest.fixture(scope="module")

@@ -14,8 +14,10 @@ import pytest_asyncio
 
 from habitab_engine.config import EngineSettings
 from habitab_engine.errors import ServeError
+from habitab_engine.home import Home
 from habitab_engine.types import Fate, Span, Survival
 from habitab_server import edited, front, stdio
+from habitab_server.errands import Errand, errand
 from habitab_server.front import our_section
 from habitab_server.lsp import HabitabServer, _session
 from links import SetLink
@@ -32,7 +34,9 @@ class Client:
 
     def __init__(self, token: str = "") -> None:
         self.links: list[SetLink] = []
-        self.server = HabitabServer(self._make_link, token)
+        self.commands: list[tuple[str, ...]] = []
+        self.errand: Errand | None = None
+        self.server = HabitabServer(self._make_link, self._run, token)
         self.notifications: list[Message] = []
         self.orphans: list[Message] = []
         self._stream = asyncio.StreamReader(limit=64 * 1024)
@@ -43,6 +47,11 @@ class Client:
     def _make_link(self, settings: EngineSettings) -> SetLink:
         self.links.append(SetLink(settings))
         return self.links[-1]
+
+    async def _run(self, base: str, /, *words: str) -> Any:
+        """A command of habitab: the one of the test, or one that has nothing to say."""
+        self.commands.append((base, *words))
+        return await self.errand(base, *words) if self.errand else {}
 
     @property
     def link(self) -> SetLink:
@@ -153,6 +162,10 @@ async def test_initialize_names_the_server_and_offers_exactly_this_stages_comman
         "habitab.status",
         "habitab.pause",
         "habitab.resume",
+        "habitab.adapters.list",
+        "habitab.adapters.export",
+        "habitab.adapters.import",
+        "habitab.adapters.rollback",
     ]
     assert capabilities["inlineCompletionProvider"] == {}
     assert capabilities["textDocumentSync"]["change"] == 2
@@ -616,6 +629,72 @@ async def test_closed_deleted_and_renamed_documents_are_forgotten(client: Client
     await until(lambda: sorted(client.link.forgotten[2:]) == ["file:///w/d/b.py", "file:///w/d/c.py"])
     reply = await client.request(INLINE, where(2, 11, uri="file:///w/d/a.py"))
     assert reply["error"]["code"] == -32602
+
+
+@pytest.mark.parametrize(
+    "command, arguments, words",
+    [
+        ("list", [], ("list",)),
+        ("rollback", [], ("rollback",)),
+        ("export", ["v3", "/t/a.habitab"], ("export", "--", "v3", "/t/a.habitab")),
+        ("export", [None, "/t/a.habitab"], ("export", "--", "/t/a.habitab")),
+        ("export", ["--help", "/t/a"], ("export", "--", "--help", "/t/a")),
+        ("import", ["/t/a.habitab"], ("import", "--", "/t/a.habitab")),
+    ],
+)
+async def test_the_adapters_commands_are_those_of_the_command_line(
+    client: Client, command: str, arguments: list[Any], words: tuple[str, ...]
+) -> None:
+    await client.initialize({"engine": {"base": "/t/base"}})
+    assert await client.command(f"habitab.adapters.{command}", *arguments) == {}
+    assert client.commands == [("/t/base", "adapters", *words)]
+
+
+@pytest.mark.parametrize(
+    "command, arguments",
+    [
+        *(("export", wrong) for wrong in ([], ["v1"], [None, None], ["v1", "a.habitab"], ["v1", 3], ["v1", "/a", "x"])),
+        *(("import", wrong) for wrong in ([], [None], ["a.habitab"], [{"path": "/a"}], ["~/a"])),
+    ],
+)
+async def test_a_file_without_its_whole_path_is_refused(client: Client, command: str, arguments: list[Any]) -> None:
+    await client.initialize()
+    params = {"command": f"habitab.adapters.{command}", "arguments": arguments}
+    reply = await client.request("workspace/executeCommand", params)
+    assert (reply["error"]["code"], "whole path" in reply["error"]["message"]) == (-32602, True)
+    assert client.commands == []
+
+
+async def test_a_command_s_answer_is_its_json_or_its_sentence_and_completions_go_on_meanwhile(
+    client: Client, tmp_path: Path
+) -> None:
+    client.errand = errand(Home(tmp_path / "h", "ann"), None)
+    await client.initialize()
+    client.open()
+    params = {"command": "habitab.adapters.list"}
+    reply = client.request("workspace/executeCommand", params)
+    for _ in range(3):
+        assert len(await client.items(2, 11)) == 1
+    assert not reply.done()
+    assert (await asyncio.wait_for(reply, 30))["result"] == {"active": None, "versions": []}
+    (tmp_path / "a").write_text("not an adapter")
+    for command, said in (
+        ({"command": "habitab.adapters.rollback"}, "nothing to go back to"),
+        ({"command": "habitab.adapters.export", "arguments": ["v7", str(tmp_path / "x")]}, "no version v7"),
+        ({"command": "habitab.adapters.import", "arguments": [str(tmp_path / "a")]}, "(no zip)."),
+    ):
+        reply = client.request("workspace/executeCommand", command)
+        error = (await asyncio.wait_for(reply, 60))["error"]
+        assert said in error["message"] and "\n" not in error["message"]
+        assert not error["message"].startswith("habitab:")
+
+
+async def test_a_command_ends_with_the_request_that_wanted_it(tmp_path: Path) -> None:
+    task = asyncio.create_task(errand(Home(tmp_path / "h", "ann"), None)("", "adapters", "list"))
+    await asyncio.sleep(0.05)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(task, 5)
 
 
 MENU = "textDocument/completion"

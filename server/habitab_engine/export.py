@@ -243,13 +243,13 @@ def _add_tensors(writer: gguf.GGUFWriter, checkpoint: Checkpoint, q8: bool) -> N
         array = _floats(tensor).float().numpy()
         projection = name.split(".")[-2]
         if config.model_type == "llama" and projection in heads:
-            array = _interleave(array, heads[projection])
+            array = interleave(array, heads[projection])
         known = names.get_name(name, try_suffixes=(".weight", ".bias"))
         assert known is not None, f"gguf has no name for {name}"
         _add_tensor(writer, known, array, q8)
 
 
-def _interleave(array: np.ndarray, heads: int) -> np.ndarray:
+def interleave(array: np.ndarray, heads: int) -> np.ndarray:
     """llama.cpp rotates neighbouring rows of a Llama head, Hugging Face's layout its two halves."""
     halves = array.reshape(heads, 2, array.shape[0] // heads // 2, -1)
     return halves.swapaxes(1, 2).reshape(array.shape)

@@ -14,18 +14,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from lsprotocol import types as lsp
-from pygls.exceptions import JsonRpcInvalidParams
+from pygls.exceptions import JsonRpcInternalError, JsonRpcInvalidParams
 from pygls.io_ import run_async
 from pygls.lsp.server import LanguageServer
 
 from habitab_engine import __version__
 from habitab_engine.config import EngineSettings
-from habitab_engine.errors import PositionError
+from habitab_engine.errors import HabitabError, PositionError
 from habitab_engine.home import Home
 from habitab_engine.link import EngineLink
 from habitab_server import stdio, wire
 from habitab_server.completer import Ask, Link, Offer
 from habitab_server.documents import Document, Place
+from habitab_server.errands import Errand, errand
 from habitab_server.front import Front, Status, our_section
 
 if TYPE_CHECKING:
@@ -42,12 +43,13 @@ _log = logging.getLogger("habitab.lsp")
 class HabitabServer(LanguageServer):
     """One editor's server: turns LSP into calls of `Front` and back."""
 
-    def __init__(self, make_link: Callable[[EngineSettings], Link], token: str = "") -> None:
+    def __init__(self, make_link: Callable[[EngineSettings], Link], run: Errand, token: str = "") -> None:
         super().__init__("habitab", __version__, protocol_cls=wire.Protocol)
         self.ready = False
         self.exit_code = 0
         # Set when this session is over: exit, a refused token, a dead parent, an output nobody reads.
         self.gone = asyncio.Event()
+        self._run = run
         self._token = token
         self.front = Front(make_link, self._tell, self._warn)
         _register(self)
@@ -116,6 +118,13 @@ class HabitabServer(LanguageServer):
 
     def range_of(self, document: Document, start: Place, end: Place) -> lsp.Range:
         return lsp.Range(*(lsp.Position(place.line, document.units(place)) for place in (start, end)))
+
+    async def adapters(self, *words: str) -> dict[str, Any]:
+        """The JSON of `habitab adapters …`. Raises JsonRpcInternalError with its sentence."""
+        try:
+            return await self._run(self.front.settings.engine.base, "adapters", *words)
+        except HabitabError as exc:
+            raise JsonRpcInternalError(str(exc)) from exc
 
     async def finish(self) -> None:
         self.ready = False
@@ -240,11 +249,33 @@ def _resume(ls: HabitabServer, *_: Any) -> None:
     ls.front.pause(False)
 
 
+async def _adapters_list(ls: HabitabServer, *_: Any) -> dict[str, Any]:
+    return await ls.adapters("list")
+
+
+async def _adapters_rollback(ls: HabitabServer, *_: Any) -> dict[str, Any]:
+    return await ls.adapters("rollback")
+
+
+async def _adapters_export(ls: HabitabServer, *arguments: Any) -> dict[str, Any]:
+    version, path = arguments if len(arguments) == 2 else (None, None)
+    words = [version] if isinstance(version, str) else []
+    return await ls.adapters("export", "--", *words, _absolute(path))
+
+
+async def _adapters_import(ls: HabitabServer, *arguments: Any) -> dict[str, Any]:
+    return await ls.adapters("import", "--", _absolute(*arguments[:1]))
+
+
 _COMMANDS: dict[str, Callable[..., Any]] = {
     "habitab.accept": _accept,
     "habitab.status": _status,
     "habitab.pause": _pause,
     "habitab.resume": _resume,
+    "habitab.adapters.list": _adapters_list,
+    "habitab.adapters.export": _adapters_export,
+    "habitab.adapters.import": _adapters_import,
+    "habitab.adapters.rollback": _adapters_rollback,
 }
 
 
@@ -291,6 +322,13 @@ def _item_id(item: Any) -> str:
     return str(arguments[0]) if isinstance(arguments, list) and arguments else ""
 
 
+def _absolute(path: object = None) -> str:
+    """`path`, as long as it does not depend on the folder the server runs in; raises JsonRpcInvalidParams."""
+    if not isinstance(path, str) or not Path(path).is_absolute():
+        raise JsonRpcInvalidParams("The command wants the whole path of a file.")
+    return path
+
+
 def _span(span: lsp.Range) -> tuple[int, int, int, int]:
     return span.start.line, span.start.character, span.end.line, span.end.character
 
@@ -312,17 +350,20 @@ def serve(home: Home, base: Path | None, tcp: tuple[str, int] | None) -> None:
     def make_link(settings: EngineSettings) -> Link:
         return EngineLink(home, replace(settings, base=str(base)) if base else settings)
 
+    def make_server(token: str = "") -> HabitabServer:
+        return HabitabServer(make_link, errand(home, base), token)
+
     try:
         if tcp is not None:
-            asyncio.run(_serve_tcp(make_link, *tcp))
-        elif code := asyncio.run(_serve_stdio(make_link, stdio.claim_stdout())):
+            asyncio.run(_serve_tcp(make_server, *tcp))
+        elif code := asyncio.run(_serve_stdio(make_server, stdio.claim_stdout())):
             raise SystemExit(code)
     except KeyboardInterrupt:
         return
 
 
-async def _serve_stdio(make_link: Callable[[EngineSettings], Link], out: BinaryIO) -> int:
-    server = HabitabServer(make_link)
+async def _serve_stdio(make_server: Callable[[], HabitabServer], out: BinaryIO) -> int:
+    server = make_server()
     watch = asyncio.create_task(_watch_parent(server))
     try:
         await _session(server, stdio.stdin_reader(), stdio.Writer(out, server.gone.set))
@@ -331,12 +372,12 @@ async def _serve_stdio(make_link: Callable[[EngineSettings], Link], out: BinaryI
     return server.exit_code
 
 
-async def _serve_tcp(make_link: Callable[[EngineSettings], Link], host: str, port: int) -> None:
+async def _serve_tcp(make_server: Callable[[str], HabitabServer], host: str, port: int) -> None:
     token = secrets.token_urlsafe(24)
 
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            await _session(HabitabServer(make_link, token), stdio.Reader(reader), writer)
+            await _session(make_server(token), stdio.Reader(reader), writer)
         finally:
             writer.close()
 

@@ -1,1 +1,1 @@
-"""Where personal adapters will be learned, judged and carried: the room is kept, nothing lives in it yet."""
+"""How weights are learned: personal adapters, and the shared base that they start from (`pretrain`)."""

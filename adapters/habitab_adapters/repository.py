@@ -194,6 +194,21 @@ def run_git(command: Sequence[str], given: bytes = b"") -> str:
     return done.stdout.decode("utf-8", "surrogateescape")
 
 
+def configured_author(path: Path) -> str:
+    """The e-mail address that git would write into a commit made at `path` now. Raises InputError where none is set.
+
+    Unlike all else here this reads the person's own configuration.
+    """
+    command = ["git", "-C", str(path), "config", "--get", "user.email"]
+    try:
+        found = subprocess.run(command, capture_output=True, check=False, text=True).stdout.strip()
+    except FileNotFoundError as exc:
+        raise MissingExtraError("Git is not installed: install it and try again.") from exc
+    if not found:
+        raise InputError("Git does not know who you are: name yourself with --author EMAIL.")
+    return found
+
+
 def environment() -> dict[str, str]:
     """The environment for git: nobody's configuration, no prompt, no fetch."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}

@@ -1,0 +1,129 @@
+"""What an engine knows of lines that a person wrote: asked through the serving engine, so that what is judged ships.
+
+Every line is asked at two cursors, before its first character and at one place within it, in a workspace that follows
+the commits as in the replay; nothing is typed there, so all engines are asked the same.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import threading
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+
+from habitab_adapters.bits import bits_of
+from habitab_adapters.handwork import content_of
+from habitab_adapters.lines import Line, Plan
+from habitab_adapters.repository import Checkout, Repository
+from habitab_adapters.workbench import Workbench
+from habitab_engine.engine import Engine
+from habitab_engine.home import open_private
+from habitab_engine.types import SOURCES, CompletionRequest
+
+PATIENCE_MS = 60_000.0  # a slow machine changes nothing
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What an engine may use besides the document itself."""
+
+    sources: tuple[str, ...] = SOURCES
+    memory: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """One line: how many cursors were asked and at how many the rest of the line was suggested to the letter; the bits
+    of all of it from its first character on, and its length in bytes of UTF-8."""
+
+    asked: int
+    exact: int
+    bits: float
+    bytes: int
+
+
+def ask(engine: Engine, bench: Workbench, line: Line, view: View) -> Known:
+    """What `engine` knows of one line. The bits come first: they fill the KV cache that the suggestion then finds."""
+    first = line.cursors[0]
+    bits, size = bits_of(engine, _request(bench, line, first, view), line.rest(first))
+    cursors = [first] if line.inner_cursor is None else [first, line.inner_cursor]
+    exact = sum(_suggested(engine, _request(bench, line, cursor, view)) == line.rest(cursor) for cursor in cursors)
+    return Known(len(cursors), exact, bits, size)
+
+
+def _request(bench: Workbench, line: Line, cursor: int, view: View) -> CompletionRequest:
+    return CompletionRequest(
+        document=bench.uri(line.path),
+        path=line.path,
+        prefix="\n".join([*line.above, line.text[:cursor]]),
+        suffix="".join(f"\n{text}" for text in line.below),
+        multiline=False,
+        budget_ms=PATIENCE_MS,
+        root=str(bench.root),
+        file=str(bench.root / line.path),
+        sources=view.sources,
+        memory=view.memory,
+    )
+
+
+def _suggested(engine: Engine, request: CompletionRequest) -> str:
+    found = engine.complete(request, threading.Event()).suggestions
+    return found[0].text.partition("\n")[0].rstrip() if found else ""
+
+
+class Ledger:
+    """Lines that were asked, on disk by a key of what was asked, without any of their text; a killed run goes on."""
+
+    def __init__(self, path: Path) -> None:
+        self._done: dict[tuple[str, str], Known] = {}
+        whole = path.read_bytes().rpartition(b"\n") if path.exists() else (b"", b"", b"")
+        for row in map(json.loads, whole[0].splitlines()):
+            key = row.pop("column"), row.pop("line")
+            self._done[key] = Known(**row)
+        self._file = open_private(path, "ab")
+        self._file.truncate(len(whole[0]) + len(whole[1]))  # what was being written when a run was killed
+
+    def __enter__(self) -> Ledger:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, at: TracebackType | None) -> None:
+        self._file.close()
+
+    def __contains__(self, key: tuple[str, str]) -> bool:
+        return key in self._done
+
+    def __getitem__(self, key: tuple[str, str]) -> Known:
+        return self._done[key]
+
+    def add(self, column: str, line: str, known: Known) -> None:
+        self._done[column, line] = known
+        self._file.write(json.dumps({"column": column, "line": line} | asdict(known)).encode() + b"\n")
+        self._file.flush()
+
+
+def ask_all(
+    engine: Engine,
+    column: str,
+    plan: Plan,
+    repository: Repository,
+    ledger: Ledger,
+    view: View,
+    advance: Callable[[], object] = bool,
+) -> list[Known]:
+    """Ask `engine` of all lines of `plan` that are not in the ledger; of the others it is shown what was written."""
+    with tempfile.TemporaryDirectory(prefix="habitab-judge-") as folder:
+        bench = Workbench(engine, Checkout(repository, Path(folder)), bool(view.sources) or view.memory)
+        for visit in plan.visits:
+            content = content_of(repository, visit.commit.id, visit.path)
+            bench.go_to(visit.commit)
+            for line in visit.lines(content):
+                bench.show(line.path, line.opened)
+                if (column, line.id) not in ledger:
+                    bench.settle()
+                    ledger.add(column, line.id, ask(engine, bench, line, view))
+                advance()
+            bench.show(visit.path, "\n".join(content))
+    return [ledger[column, line] for line in plan.lines]

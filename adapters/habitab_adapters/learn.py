@@ -1,0 +1,374 @@
+"""First-day learning: from what a person has written so far to an adapter that is proven better, or to the reasons why
+none is.
+
+What the newest commits hold is never trained on: the older third of them says when to stop, the rest decides, once.
+Promoted is what costs fewer bits on the person's own later lines, surely so, without fewer lines right, and hardly more
+on strangers' code; what is too strong there is weakened first.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from habitab_adapters.dataset import Stretch, Writer, own_stretches
+from habitab_adapters.estimates import interval, resamples
+from habitab_adapters.evaluate import Known, Ledger, View, ask_all
+from habitab_adapters.lines import Plan, plan_of
+from habitab_adapters.registry import Registry
+from habitab_adapters.repository import Checkout, Commit, Repository, configured_author
+from habitab_adapters.snapshot import WHO, as_history
+from habitab_adapters.strangers import Strangers
+from habitab_adapters.training import Course, Trained, Training
+from habitab_adapters.tuned import Lesson
+from habitab_adapters.workbench import Shelves, Workbench
+from habitab_engine.checkpoint import Checkpoint, load_checkpoint, load_vocabulary
+from habitab_engine.config import EngineSettings
+from habitab_engine.engine import Engine
+from habitab_engine.errors import InputError
+from habitab_engine.families import detect
+from habitab_engine.home import Home, private_folder
+from habitab_engine.locks import locked
+from habitab_engine.lora import Lora, merged, with_version
+from habitab_engine.prompt import Budget
+from habitab_engine.tokenizer import Tokenizer
+
+NEWEST = 0.15  # of the commits, that are never trained on
+SELECTING = 1 / 3  # of those, the older ones: they say when to stop
+FEWEST_LESSONS, FEWEST_COMMITS = 20, 20  # to train on, and that decide
+MOST_LESSONS, MOST_SELECTING, MOST_LINES = 1_200, 24, 160
+RUN = 3  # lines in a row that are judged: fewer in more commits say more
+PROMPT_TOKENS = 512  # half of the engine's: a step is twice as fast, and more was not better
+MOST_BITS, MOST_KL = 0.02, 0.05  # on strangers' code: more bits a token, nats of KL(base || new)
+HALVINGS, LEAST_SCALE = 5, 0.1
+SECONDS = 1500.0  # in all, of which training may take this share:
+TRAINING = 0.6
+
+Tell = Callable[[str, float], None]
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """One person's part of a repository, split by time."""
+
+    repository: Repository
+    past: list[Commit]
+    selecting: list[Commit]
+    deciding: list[Commit]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """`verdict` is promoted, kept or too_little; `version` what serves from now on ("" for the base alone)."""
+
+    verdict: str
+    reasons: tuple[str, ...]
+    metrics: Mapping[str, Any]
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """An adapter that is fit to be judged, or None, and then the verdict and the reason."""
+
+    lora: Lora | None
+    metrics: Mapping[str, Any]
+    verdict: str = ""
+    reason: str = ""
+
+
+def learn(
+    home: Home,
+    base: Path | None,
+    paths: Sequence[Path],
+    *,
+    author: str | None = None,
+    since: datetime | None = None,
+    seconds: float = SECONDS,
+    tell: Tell = lambda phase, done: None,
+) -> Outcome:
+    """Train an adapter on what `author` (by default who git says) wrote in `paths`, and promote it if it is better.
+
+    `tell` is told what is being done and how much of that is. A killed run goes on when it is called again in the same
+    way. Raises InputError for what cannot be learned from, AdapterError and BaseModelError for what cannot be used.
+    """
+    home.prepare()
+    with locked(home.user_folder / "learning.lock", 0) as held, ExitStack() as stack:
+        if not held:
+            raise InputError("Another `habitab learn` is running for this user: wait until it has finished.")
+        histories = [_history(path, author, since, stack) for path in paths]
+        checkpoint = load_checkpoint(base)
+        work = _work_folder(home, checkpoint, histories, seconds)
+        outcome = _learn(Registry(home, base), checkpoint, histories, work, seconds, tell)
+        shutil.rmtree(work.parent)
+        return outcome
+
+
+def _history(path: Path, author: str | None, since: datetime | None, stack: ExitStack) -> History:
+    if not path.is_dir():
+        raise InputError(f"There is no folder {path}: name a git repository or a folder with code.")
+    who = author
+    if not _is_repository(path):
+        target = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="habitab-snapshot-")))
+        path, who = as_history(path, target / "history"), WHO
+    repository = stack.enter_context(Repository(path))
+    repository.head()
+    who = who or configured_author(path)
+    commits = [
+        commit
+        for commit in repository.commits()
+        if commit.author == who.casefold() and (since is None or commit.written >= since.timestamp())
+    ]
+    if not commits:
+        raise InputError(
+            f"No commit in {path} was written by {who}: name yourself with --author (`git shortlog -se` lists all)."
+        )
+    return split(repository, commits)
+
+
+def _is_repository(path: Path) -> bool:
+    return any((place / ".git").exists() for place in (path, *path.resolve().parents)) or (path / "HEAD").is_file()
+
+
+def split(repository: Repository, commits: Sequence[Commit]) -> History:
+    """By time, among the commits that wrote some code."""
+    wrote = {stretch.commit.id for stretch in own_stretches(repository, commits)}
+    writing = [commit for commit in commits if commit.id in wrote]
+    newest = round(NEWEST * len(writing))
+    selecting = round(SELECTING * newest)
+    past, new = writing[: len(writing) - newest], writing[len(writing) - newest :]
+    return History(repository, past, new[:selecting], new[selecting:])
+
+
+def _work_folder(home: Home, checkpoint: Checkpoint, histories: Sequence[History], seconds: float) -> Path:
+    """Where a run that is killed finds what it had; another one for other commits, another base or other settings."""
+    commits = [commit.id for h in histories for part in (h.past, h.selecting, h.deciding) for commit in part]
+    key = json.dumps([checkpoint.sha256, commits, seconds, asdict(Course()), PROMPT_TOKENS, Registry(home).active])
+    folder = home.user_folder / "learning" / hashlib.sha256(key.encode()).hexdigest()[:16]
+    private_folder(folder.parent)
+    private_folder(folder)
+    return folder
+
+
+def _learn(
+    registry: Registry, checkpoint: Checkpoint, histories: Sequence[History], work: Path, seconds: float, tell: Tell
+) -> Outcome:
+    found = candidate(checkpoint, histories, work, seconds, tell)
+    return decide(registry, checkpoint, found, histories, work, tell)
+
+
+def decide(
+    registry: Registry,
+    checkpoint: Checkpoint,
+    found: Candidate,
+    histories: Sequence[History],
+    work: Path,
+    tell: Tell,
+) -> Outcome:
+    """Promote the candidate, or keep what serves, by the lines that were put aside for it."""
+    active = registry.active or ""
+    if found.lora is None:
+        return Outcome(found.verdict, (found.reason,), found.metrics, active)
+    plans = _plans(histories)
+    own = _judged(registry, checkpoint, found.lora, histories, plans, work, tell)
+    metrics = {**found.metrics, **own}
+    if reasons := _reasons(own):
+        return Outcome("kept", reasons, metrics, active)
+    version = registry.add(found.lora, _facts_of(checkpoint, active, metrics))
+    registry.activate(version)
+    return Outcome("promoted", (_gain(own),), metrics, version)
+
+
+def _plans(histories: Sequence[History]) -> list[Plan]:
+    return [plan_of(h.repository, h.deciding, MOST_LINES // len(histories), RUN) for h in histories]
+
+
+def _facts_of(checkpoint: Checkpoint, parent: str, metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """What the registry wants to know of an adapter that was learned."""
+    base = {"id": checkpoint.base_id, "sha256": checkpoint.sha256}
+    return {"base": base, "method": "ce", "parent": parent or None, "metrics": metrics}
+
+
+def candidate(
+    checkpoint: Checkpoint, histories: Sequence[History], work: Path, seconds: float, tell: Tell
+) -> Candidate:
+    """Train on the past of `histories`, stop by what they have for selecting, and spare the strangers."""
+    commits = {visit.commit.id for plan in _plans(histories) for visit in plan.visits}
+    if len(commits) < FEWEST_COMMITS:
+        reason = _too_little("newer commits to judge by", len(commits), FEWEST_COMMITS)
+        return Candidate(None, {}, "too_little", reason)
+    lessons, unseen = (list(_lessons(checkpoint, histories, part, most, tell)) for part, most in _PARTS)
+    if len(lessons) < FEWEST_LESSONS or not unseen:
+        return Candidate(None, {}, "too_little", _too_little("places to learn from", len(lessons), FEWEST_LESSONS))
+    trained = Training(checkpoint, lessons, Course(seconds=seconds * TRAINING), work).run(
+        unseen, lambda moment: tell("Training", moment.done)
+    )
+    metrics = _trained(trained, len(lessons))
+    if not trained.step:
+        return Candidate(None, metrics, "kept", "Training did not help on lines that it had not seen.")
+    lora, strange, fault = _weakened(checkpoint, trained.lora, tell)
+    return Candidate(None if fault else lora, metrics | strange, "kept", fault)
+
+
+_PARTS: tuple[tuple[Callable[[History], list[Commit]], int], ...] = (
+    (lambda history: history.past, MOST_LESSONS),
+    (lambda history: history.selecting, MOST_SELECTING),
+)
+
+
+def _lessons(
+    checkpoint: Checkpoint,
+    histories: Sequence[History],
+    part: Callable[[History], list[Commit]],
+    most: int,
+    tell: Tell,
+) -> Iterator[Lesson]:
+    """The newest `most` stretches of that part of each history, from the oldest on."""
+    vocabulary = load_vocabulary(checkpoint.folder, checkpoint.config)
+    tokenizer = Tokenizer(checkpoint.folder, detect(vocabulary).tokens)
+    for history in histories:
+        found = list(own_stretches(history.repository, part(history)))[-(most // len(histories)) :]
+        yield from written(history.repository, tokenizer, found, PROMPT_TOKENS, tell)
+
+
+def written(
+    repository: Repository, tokenizer: Tokenizer, stretches: Sequence[Stretch], prompt_tokens: int, tell: Tell
+) -> Iterator[Lesson]:
+    """The lessons of stretches, each with the snippets that the engine would have chosen then."""
+    shelves = Shelves()
+    try:
+        with tempfile.TemporaryDirectory(prefix="habitab-learn-") as folder:
+            bench = Workbench(shelves, Checkout(repository, Path(folder)))
+            writer = Writer(repository, bench, shelves, tokenizer, Budget.of(prompt_tokens))
+            for number, stretch in enumerate(stretches, 1):
+                yield from writer.lessons(stretch)
+                tell("Reading", number / len(stretches))
+    finally:
+        shelves.close()
+
+
+def _trained(trained: Trained, lessons: int) -> dict[str, Any]:
+    return {
+        "examples": lessons,
+        "steps": trained.steps,
+        "best_step": trained.step,
+        "tokens": trained.tokens,
+        "seconds": round(trained.seconds, 1),
+        "loss_before": round(trained.losses[0][1], 4),
+        "loss_after": round(min(loss for _, loss in trained.losses), 4),
+    }
+
+
+def _weakened(checkpoint: Checkpoint, lora: Lora, tell: Tell) -> tuple[Lora, dict[str, Any], str]:
+    """The adapter as strong as strangers' code allows, by halving; what it costs there; what speaks against it."""
+    low, high, scale = 0.0, 1.0, 1.0
+    best: tuple[float, dict[str, Any]] | None = None
+    strangers = Strangers(checkpoint, EngineSettings())
+    try:
+        for number in range(1 + HALVINGS):
+            found = strangers.compare(merged(checkpoint, lora.scaled(scale)), lambda done: tell("Strangers", done))
+            metrics = {
+                "scale": round(scale, 4),
+                "strangers_bits_per_token": round(found.bits_per_token_delta, 4),
+                "strangers_kl_nats": round(found.kl_nats, 4),
+                "strangers_exact_match": round(found.exact_match_delta, 4),
+            }
+            if found.bits_per_token_delta <= MOST_BITS and found.kl_nats <= MOST_KL:
+                low, best = scale, (scale, metrics)
+            else:
+                high = scale
+            if high - low < LEAST_SCALE or (number == 0 and best):
+                break
+            scale = (low + high) / 2
+    finally:
+        strangers.close()
+    if best is None:
+        return lora, metrics, "Strangers' code became too much harder for it, however weak it was made."
+    return lora.scaled(best[0]), best[1], ""
+
+
+def _judged(
+    registry: Registry,
+    checkpoint: Checkpoint,
+    lora: Lora,
+    histories: Sequence[History],
+    plans: Sequence[Plan],
+    work: Path,
+    tell: Tell,
+) -> dict[str, Any]:
+    """The person's own later lines before and after, through the serving engine."""
+    active = registry.active
+    before = with_version(checkpoint, registry.folder, active) if active else checkpoint
+    engines = {"before": before, "after": merged(checkpoint, lora)}
+    total, done = len(engines) * sum(len(plan.lines) for plan in plans), 0
+    found: dict[str, list[Known]] = {}
+    with Ledger(work / f"lines-{lora.alpha:g}.jsonl") as ledger:
+
+        def advance() -> None:
+            nonlocal done
+            done += 1
+            tell("Judging", done / total)
+
+        for column, weights in engines.items():
+            engine = Engine(weights, EngineSettings())
+            try:
+                found[column] = [
+                    known
+                    for history, plan in zip(histories, plans, strict=True)
+                    for known in ask_all(engine, column, plan, history.repository, ledger, View(), advance)
+                ]
+            finally:
+                engine.close()
+    commits = [visit.commit.id for plan in plans for visit in plan.visits for _ in visit.typed]
+    return compared(found["before"], found["after"], commits)
+
+
+def compared(before: Sequence[Known], after: Sequence[Known], commits: Sequence[str]) -> dict[str, Any]:
+    """What changed on the same lines, with 95 % intervals of a bootstrap over their commits."""
+    names = {commit: i for i, commit in enumerate(dict.fromkeys(commits))}
+    sums = np.zeros((len(names), 6))
+    for commit, old, new in zip(commits, before, after, strict=True):
+        sums[names[commit]] += (old.asked, old.exact, new.exact, old.bytes, old.bits, new.bits)
+    drawn = resamples(len(names)) @ sums
+    (asked, exact, exact_new, size, bits, bits_new), whole = sums.sum(0), drawn
+    points = 100 * (whole[:, 2] - whole[:, 1]) / whole[:, 0]
+    return {
+        "positions": int(asked),
+        "commits": len(names),
+        "exact_before": round(exact / asked, 4),
+        "exact_after": round(exact_new / asked, 4),
+        "exact_points": interval(points),
+        "bits_before": round(bits / size, 4),
+        "bits_after": round(bits_new / size, 4),
+        "bits_ratio": interval(whole[:, 5] / whole[:, 4]),
+    }
+
+
+def _reasons(own: Mapping[str, Any]) -> tuple[str, ...]:
+    """What speaks against it; nothing if it is better."""
+    reasons = []
+    if own["bits_ratio"] is None or own["bits_ratio"][1] >= 1:
+        reasons.append("It is not surely better on your own later lines.")
+    if own["exact_after"] < own["exact_before"]:
+        reasons.append("Fewer of your own later lines were right.")
+    return tuple(reasons)
+
+
+def _gain(own: Mapping[str, Any]) -> str:
+    saved = 100 * (1 - own["bits_after"] / own["bits_before"])
+    points = 100 * (own["exact_after"] - own["exact_before"])
+    return f"Your own later lines cost {saved:.1f} % fewer bits, and {points:+.1f} % more of them were right."
+
+
+def _too_little(what: str, found: int, least: int) -> str:
+    return f"There are {found} {what}, and at least {least} are needed."

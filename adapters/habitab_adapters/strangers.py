@@ -1,0 +1,238 @@
+"""What an adapter costs on other people's code: a fixed choice of places in Python's standard library, asked twice.
+
+Each place is asked as the engine asks: its prompt (a path, some lines below, the lines above), then the lines that are
+to be written. Everything behind the prompt's last special token counts. Text in any other form, say whole files without
+lines below, would be cheaper by a tenth and would say less: a person never meets the model there, and an adapter has
+never seen it. The same installation of Python gives the same places.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import re
+import sysconfig
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import accumulate, count, takewhile
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from habitab_adapters.handwork import as_text, is_worth_typing
+from habitab_adapters.pretrain.filters import fault_of_path, fault_of_text, is_test
+from habitab_engine.checkpoint import Checkpoint
+from habitab_engine.config import EngineSettings
+from habitab_engine.decode import CHUNK
+from habitab_engine.engine import Engine, Prepared
+from habitab_engine.errors import InputError
+from habitab_engine.model import Model, cut
+from habitab_engine.prompt import build
+from habitab_engine.tokenizer import Tokenizer
+from habitab_engine.types import CompletionRequest
+
+SEED = 0
+TOKENS = 50_000  # that count, at least
+ABOVE, WRITTEN, BELOW = 232, 224, 32  # tokens of lines above the cursor, behind it, and below those, at most
+PATIENCE_MS = 60_000.0  # a slow machine changes nothing
+_ROWS = 128  # positions whose logits exist at once: 17 MB of each model
+_OTHERS = frozenset({"site-packages", "dist-packages"})  # installed beside it
+# Tests, tables, and what differs from machine to machine.
+_LEFT_OUT = re.compile(r"(?:^|/)(?:idle_test|encodings|pydoc_data)/|(?:^|/)_sysconfigdata")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A cursor in a stranger's file and the `rest` of its line. `tokens` are those of the prompt and of the lines that
+    are written; the first `given` do not count."""
+
+    request: CompletionRequest
+    rest: str
+    tokens: list[int]
+    given: int
+
+
+@dataclass(frozen=True, slots=True)
+class Forgetting:
+    """New less base, over `tokens` tokens and `cursors` cursors; `bits_per_token` and `exact_match` are the base's.
+
+    `kl_nats` is the mean of KL(base || new) over the whole vocabulary; `exact_match` the share of cursors behind which
+    the rest of the line is suggested to the letter.
+    """
+
+    bits_per_token_delta: float
+    kl_nats: float
+    exact_match_delta: float
+    bits_per_token: float
+    exact_match: float
+    tokens: int
+    cursors: int
+
+
+class Strangers:
+    """What a base says of strangers' code, computed once and kept (115 MB), so that several adapters can be compared
+    with it."""
+
+    def __init__(self, base: Checkpoint, settings: EngineSettings | None = None) -> None:
+        """Raises InputError where the standard library is not there as source code."""
+        self._engine = Engine(base, settings or EngineSettings())
+        self._base, self._places = self._engine.model, list(places(self._engine))
+        self._said: list[tuple[Tensor, bool]] = []
+
+    def compare(
+        self, new: Checkpoint, tell: Callable[[float], object] = bool, stop: threading.Event | None = None
+    ) -> Forgetting:
+        """`new` against the base; `tell` is told the share that is done. Raises Cancelled once `stop` is set."""
+        stop, done = stop or threading.Event(), 0
+        total = len(self._places) * (1 if self._said else 2)
+
+        def looks() -> Iterator[tuple[Tensor, bool]]:
+            nonlocal done
+            for place in self._places:
+                yield self._look(place, stop)
+                done += 1
+                tell(done / total)
+
+        self._said = self._said or list(looks())
+        model, costs, right = Model(new, self._base.kernels), torch.zeros(3, dtype=torch.float64), 0
+        self._engine.exchange(Prepared("", model))
+        try:
+            for place, (before, _), (after, is_right) in zip(self._places, self._said, looks(), strict=True):
+                costs += _costs(self._base, before, model, after, place.tokens[place.given :])
+                right += is_right
+        finally:
+            self._engine.exchange(Prepared("", self._base))
+        return self._forgetting(costs, right)
+
+    def _forgetting(self, costs: Tensor, right: int) -> Forgetting:
+        tokens, cursors = sum(len(place.tokens) - place.given for place in self._places), len(self._places)
+        base, new, divergence = (costs / tokens).tolist()
+        right_before = sum(is_right for _, is_right in self._said)
+        return Forgetting(
+            bits_per_token_delta=(new - base) / math.log(2),
+            kl_nats=divergence,
+            exact_match_delta=(right - right_before) / cursors,
+            bits_per_token=base / math.log(2),
+            exact_match=right_before / cursors,
+            tokens=tokens,
+            cursors=cursors,
+        )
+
+    def _look(self, place: Place, stop: threading.Event) -> tuple[Tensor, bool]:
+        """The last hidden states before each token that counts, `[N, width]`, and whether the line is right.
+
+        The suggestion finds its prompt in the KV cache that the tokens leave behind.
+        """
+        model, slot, tokens = self._engine.model, self._engine.slot(place.request.document), place.tokens[:-1]
+        slot.overwrite(0)
+        parts = [
+            model.prefill(tokens[begin:end], slot.cache, begin, stop.is_set) for begin, end in cut(len(tokens), CHUNK)
+        ]
+        slot.tokens = list(tokens)
+        found = self._engine.complete(place.request, stop).suggestions
+        suggested = found[0].text.partition("\n")[0].rstrip() if found else ""
+        return torch.cat(parts)[place.given - 1 :], suggested == place.rest
+
+    def close(self) -> None:
+        self._engine.close()
+
+
+def compare(
+    base: Checkpoint,
+    new: Checkpoint,
+    tell: Callable[[float], object] = bool,
+    stop: threading.Event | None = None,
+    settings: EngineSettings | None = None,
+) -> Forgetting:
+    """One comparison, as in `Strangers`."""
+    strangers = Strangers(base, settings)
+    try:
+        return strangers.compare(new, tell, stop)
+    finally:
+        strangers.close()
+
+
+@torch.inference_mode()
+def _costs(base: Model, before: Tensor, new: Model, after: Tensor, targets: list[int]) -> Tensor:
+    """Sums over N positions, float64 `[3]` in nats: the cost of `targets` by either model, and KL(base || new)."""
+    costs = torch.zeros(3, dtype=torch.float64)
+    for begin, end in cut(len(targets), _ROWS):
+        old, changed = base.logits(before[begin:end]).log_softmax(1), new.logits(after[begin:end]).log_softmax(1)
+        at = torch.tensor(targets[begin:end])[:, None]
+        divergence = functional.kl_div(changed, old, reduction="sum", log_target=True)
+        costs += torch.stack([-old.gather(1, at).sum(), -changed.gather(1, at).sum(), divergence])
+    return costs
+
+
+# ---- which places ----
+
+
+def places(engine: Engine) -> Iterator[Place]:
+    """One in each file of the standard library, in a random order with a fixed seed, until `TOKENS` count; where the
+    library is too small, more than one.
+
+    Raises InputError where it is not there as source code.
+    """
+    library = Path(sysconfig.get_path("stdlib"))
+    paths, counted = _paths(library), 0
+    random.Random(SEED).shuffle(paths)
+    for number in count():
+        before = counted
+        for path in paths:
+            text, rng = as_text((library / path).read_bytes()), random.Random(f"{SEED} {number} {path}")
+            lines = text.split("\n")
+            rows = [i for i, line in enumerate(lines) if is_worth_typing(line)]
+            if fault_of_text(text) or not rows:
+                continue
+            place = _place(engine, path, lines, rng.choice(rows), rng)
+            counted += len(place.tokens) - place.given
+            yield place
+            if counted >= TOKENS:
+                return
+        if counted == before:
+            raise InputError(
+                f"Python's standard library is not in {library} as source code, and strangers' code is taken from it: "
+                "install Python with its library."
+            )
+
+
+def _paths(library: Path) -> list[str]:
+    """The files of the library that a person wrote, tests apart, by their names alone."""
+    folders = [place for place in library.glob("*") if place.is_dir() and place.name not in _OTHERS]
+    files = [*library.glob("*.py"), *(file for folder in folders for file in folder.rglob("*.py"))]
+    paths = sorted(file.relative_to(library).as_posix() for file in files)
+    return [path for path in paths if not (_LEFT_OUT.search(path) or is_test(path) or fault_of_path(path))]
+
+
+def _place(engine: Engine, path: str, lines: list[str], row: int, rng: random.Random) -> Place:
+    """A random cursor in a line."""
+    tokenizer, line = engine.tokenizer, lines[row]
+    column = rng.randrange(len(line) - len(line.lstrip()), len(line.rstrip()))
+    above, behind = lines[:row], lines[row + 1 :]
+    above = above[len(above) - _fitting(reversed(above), ABOVE, tokenizer) :]
+    end = _fitting(behind, WRITTEN, tokenizer)
+    below = behind[end : end + _fitting(behind[end:], BELOW, tokenizer)]
+    request = CompletionRequest(
+        document=f"strangers:{path}:{row + 1}",
+        path=path,
+        prefix="\n".join([*above, line[:column]]),
+        suffix="".join(f"\n{text}" for text in below),
+        multiline=False,
+        budget_ms=PATIENCE_MS,
+        sources=(),
+        memory=False,
+    )
+    prompt = build(request, tokenizer, engine.template, engine.budget)
+    written = tokenizer.encode(prompt.healed + "\n".join([line[column:], *behind[:end]]))
+    special = set(tokenizer.special_ids.values())
+    given = 1 + max((i for i, token in enumerate(prompt.tokens) if token in special), default=0)
+    return Place(request, line[column:].rstrip(), [*prompt.tokens, *written], given)
+
+
+def _fitting(lines: Iterable[str], most: int, tokenizer: Tokenizer) -> int:
+    """How many of the lines, from the first on, have at most `most` tokens."""
+    sizes = accumulate(len(tokenizer.encode(f"{line}\n")) for line in lines)
+    return sum(1 for _ in takewhile(lambda size: size <= most, sizes))

@@ -1,0 +1,179 @@
+"""The network while an adapter is trained: frozen matrices, low-rank updates of them, and gradients for little else.
+
+Most tokens of an example are its prompt, which nothing is to be learned from but what it says. So prompts go through
+the network without gradients (with the updates as they are, merged), and what was written behind them attends to their
+keys and values as constants: truncated backpropagation, with the prompt as the part that is cut off. The loss is exact,
+its gradient lacks only the way through the prompt's own tokens, and a step costs half.
+
+Shapes: P tokens of a prompt but its last, W tokens of what was written and the one before, H query heads, G key/value
+heads, D head width, r rank.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from habitab_adapters.pretrain.operations import gated, normed, rotated
+from habitab_engine.checkpoint import Checkpoint, RowInt8
+from habitab_engine.model import MAX_POSITIONS, rotations
+
+# The fused matrices of a block by the names of their parts; parts of one share A, since they see the same x.
+PARTS = {
+    "qkv": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+    "output": ("self_attn.o_proj",),
+    "gate_up": ("mlp.gate_proj", "mlp.up_proj"),
+    "down": ("mlp.down_proj",),
+}
+_NORMS = ("input_layernorm", "post_attention_layernorm")
+
+
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """Token ids of a prompt and of what was written behind it, and the weight of the loss of each of the latter."""
+
+    prompt: Sequence[int]
+    written: Sequence[int]
+    weights: Sequence[float]
+
+
+class _Matrix:
+    """W `[out, in]`, frozen, and its update s·B·A with A `[r, in]`, B `[out, r]` (LoRA, arXiv 2106.09685)."""
+
+    def __init__(self, weight: Tensor, factors: tuple[Tensor, Tensor], scale: float) -> None:
+        self.weight, self.scale = weight, scale
+        self.a, self.b = factors
+        self.whole = weight
+
+    def merge(self) -> None:
+        """Make `whole` the matrix with its update, for passes without gradients."""
+        kind = self.weight.dtype
+        self.whole = torch.addmm(self.weight, self.b.to(kind), self.a.to(kind), alpha=self.scale)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        small = functional.linear(x, self.a.to(x.dtype)) * self.scale
+        return functional.linear(x, self.weight) + functional.linear(small, self.b.to(x.dtype))
+
+
+class _Block:
+    def __init__(self, matrices: Mapping[str, _Matrix], norms: Sequence[Tensor]) -> None:
+        self.qkv, self.output, self.gate_up, self.down = (matrices[name] for name in PARTS)
+        self.norm, self.mlp_norm = norms
+
+
+class Tuned(nn.Module):
+    """`factors` by layer and fused matrix (`"3.qkv"`) are the parameters, in float32; `kind` is computed in."""
+
+    def __init__(
+        self, checkpoint: Checkpoint, rank: int, alpha: float, seed: int, kind: torch.dtype, device: torch.device
+    ) -> None:
+        super().__init__()
+        c = self.config = checkpoint.config
+        self.rank, self.alpha, self.kind = rank, alpha, kind
+        tensors = checkpoint.tensors
+        random = torch.Generator().manual_seed(seed)
+
+        def whole(name: str) -> Tensor:
+            tensor = tensors[f"{name}.weight"]
+            return (tensor.float() if isinstance(tensor, RowInt8) else tensor).to(device, kind)
+
+        self.factors = nn.ParameterDict()
+        self.blocks: list[_Block] = []
+        for i in range(c.layers):
+            at, matrices = f"model.layers.{i}.", dict[str, _Matrix]()
+            for name, parts in PARTS.items():
+                weight = torch.cat([whole(at + part) for part in parts])
+                out, width = weight.shape
+                a = nn.Parameter((torch.randn(rank, width, generator=random) / width**0.5).to(device))
+                b = nn.Parameter(torch.zeros(out, rank, device=device))
+                self.factors[f"{i}_{name}_a"], self.factors[f"{i}_{name}_b"] = a, b
+                matrices[name] = _Matrix(weight, (a, b), alpha / rank)
+            self.blocks.append(_Block(matrices, [whole(at + norm).float() for norm in _NORMS]))
+        self.embed, self.norm = whole("model.embed_tokens"), whole("model.norm").float()
+        turns = rotations(c, MAX_POSITIONS)[:, None].to(device)
+        self.cos, self.sin = turns.real.contiguous(), turns.imag.contiguous()
+
+    def merge(self) -> None:
+        """Take the updates as they are now for what is computed without gradients."""
+        with torch.no_grad():
+            for block in self.blocks:
+                for matrix in (block.qkv, block.output, block.gate_up, block.down):
+                    matrix.merge()
+
+    def forward(self, lessons: Sequence[Lesson]) -> Tensor:
+        """The last hidden states, normed, before each token written: `[ΣW, width]`."""
+        memories = self._read([lesson.prompt[:-1] for lesson in lessons])
+        begins = [len(lesson.prompt) - 1 for lesson in lessons]
+        inputs = [[lesson.prompt[-1], *lesson.written[:-1]] for lesson in lessons]
+        x, cos, sin = self._embedded(inputs, begins)
+        sizes = [len(ids) for ids in inputs]
+        for block, memory in zip(self.blocks, memories, strict=True):
+            q, k, v = self._heads(block.qkv(normed(x, block.norm, self.config.rms_eps)), cos, sin)
+            parts = zip(memory, q.split(sizes), k.split(sizes), v.split(sizes), strict=True)
+            x = x + block.output(torch.cat([self._look_back(*part) for part in parts]))
+            x = x + block.down(gated(block.gate_up(normed(x, block.mlp_norm, self.config.rms_eps))))
+        return normed(x, self.norm, self.config.rms_eps)
+
+    @torch.no_grad()
+    def _read(self, prompts: Sequence[Sequence[int]]) -> list[list[tuple[Tensor, Tensor]]]:
+        """By layer and prompt its keys and values, `[P, G, D]` each."""
+        x, cos, sin = self._embedded(prompts, [0] * len(prompts))
+        sizes, eps, memories = [len(ids) for ids in prompts], self.config.rms_eps, []
+        for block in self.blocks:
+            q, k, v = self._heads(functional.linear(normed(x, block.norm, eps), block.qkv.whole), cos, sin)
+            memories.append(list(zip(k.split(sizes), v.split(sizes), strict=True)))
+            if block is self.blocks[-1]:
+                break
+            parts = zip(q.split(sizes), *zip(*memories[-1], strict=True), strict=True)
+            x = x + functional.linear(torch.cat([_causal(*part) for part in parts]), block.output.whole)
+            inner = gated(functional.linear(normed(x, block.mlp_norm, eps), block.gate_up.whole))
+            x = x + functional.linear(inner, block.down.whole)
+        return memories
+
+    def _embedded(self, texts: Sequence[Sequence[int]], begins: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
+        """Tokens one behind the other `[N, width]`, and the rotations of their positions."""
+        device = self.embed.device
+        ids = torch.tensor([token for text in texts for token in text], device=device)
+        places = torch.tensor(
+            [b + i for text, b in zip(texts, begins, strict=True) for i in range(len(text))], device=device
+        )
+        return functional.embedding(ids, self.embed), self.cos[places], self.sin[places]
+
+    def _heads(self, qkv: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        c = self.config
+        turned, values = qkv.unflatten(1, (-1, c.head_dim)).split([c.heads + c.kv_heads, c.kv_heads], dim=1)
+        queries, keys = rotated(turned, cos, sin).split([c.heads, c.kv_heads], dim=1)
+        return queries, keys, values
+
+    def _look_back(self, memory: tuple[Tensor, Tensor], q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Attention of what was written over its prompt and itself: `[W, H·D]`."""
+        keys, values = (torch.cat(pair).transpose(0, 1)[:, None] for pair in zip(memory, (k, v), strict=True))
+        w, before = len(q), len(memory[0])
+        queries = q.transpose(0, 1).unflatten(0, (len(keys), -1)) * q.shape[-1] ** -0.5
+        scores = queries @ keys.transpose(2, 3)
+        hidden = torch.ones(w, w, dtype=torch.bool, device=q.device).triu_(1)
+        scores[..., before:] = scores[..., before:].masked_fill(hidden, -torch.inf)
+        return (scores.softmax(-1) @ values).flatten(0, 1).transpose(0, 1).flatten(1)
+
+    @torch.no_grad()
+    def updates(self) -> Iterator[tuple[str, Tensor, Tensor]]:
+        """(name, A, B) of each single matrix, fused ones taken apart, in float32 on the CPU."""
+        c = self.config
+        q, kv = c.heads * c.head_dim, c.kv_heads * c.head_dim
+        sizes = {"qkv": [q, kv, kv], "gate_up": [c.mlp, c.mlp]}
+        for i in range(c.layers):
+            for name, parts in PARTS.items():
+                a, b = (self.factors[f"{i}_{name}_{x}"].detach().cpu() for x in "ab")
+                for part, piece in zip(parts, b.split(sizes.get(name, [len(b)])), strict=True):
+                    yield f"model.layers.{i}.{part}.weight", a, piece
+
+
+def _causal(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Attention within one prompt, without gradients: `[P, H·D]`."""
+    queries, keys, values = (t.transpose(0, 1)[None] for t in (q, k, v))
+    out = functional.scaled_dot_product_attention(queries, keys, values, is_causal=True, enable_gqa=True)
+    return out[0].transpose(0, 1).flatten(1)

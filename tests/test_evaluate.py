@@ -1,0 +1,60 @@
+"""The judge counts what the engine suggests and what the truth costs, asks the same twice, and goes on when killed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from habitab_adapters.evaluate import Known, Ledger, View, ask_all
+from habitab_adapters.lines import plan_of
+from habitab_adapters.repository import Repository
+from habitab_engine.config import EngineSettings
+from habitab_engine.engine import Engine
+from histories import History
+
+SHAPE = """class Shape:
+    def __init__(self, width, height):
+        self.width = width
+        self.height = height
+
+    def area(self):
+        return self.width * self.height
+"""
+
+
+@pytest.fixture(scope="module")
+def history(tmp_path_factory: pytest.TempPathFactory) -> History:
+    made = History(tmp_path_factory.mktemp("judged") / "history")
+    made.commit({"shape.py": SHAPE})
+    more = SHAPE + "\n    def perimeter(self):\n        return 2 * (self.width + self.height)\n"
+    made.commit({"shape.py": more})
+    made.commit({"shape.py": more + "\n    def half_perimeter(self):\n        return self.width + self.height\n"})
+    return made
+
+
+def asked(history: History, path: Path, view: View) -> list[Known]:
+    """By a new engine: what one was shown it remembers."""
+    engine = Engine.load(EngineSettings(threads=1, kernel="int8"))
+    try:
+        with Repository(history.folder) as repository, Ledger(path) as ledger:
+            plan = plan_of(repository, repository.commits()[1:], None)
+            return ask_all(engine, "own", plan, repository, ledger, view)
+    finally:
+        engine.close()
+
+
+def test_lines_are_asked_at_two_cursors_and_a_killed_run_comes_to_the_same(history: History, tmp_path: Path) -> None:
+    path = tmp_path / "lines.jsonl"
+    found = asked(history, path, View())
+    assert len(found) == 4 and all(known.asked == 2 and known.bits > 0 and known.bytes > 3 for known in found)
+    assert any(known.exact for known in found)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-5])  # killed while the last line was written
+    assert asked(history, path, View()) == found
+    assert path.read_bytes() == whole and b"perimeter" not in whole
+
+
+def test_an_engine_that_may_not_look_around_is_shown_nothing(history: History, tmp_path: Path) -> None:
+    alone, around = (asked(history, tmp_path / f"{view.memory}.jsonl", view) for view in (View((), False), View()))
+    assert sum(known.bits for known in alone) > sum(known.bits for known in around)

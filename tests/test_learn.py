@@ -1,0 +1,241 @@
+"""Learning promotes what is surely better, keeps what was otherwise, and never trains on what judges it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+import torch
+
+from habitab_adapters import learn as learning
+from habitab_adapters.evaluate import Known
+from habitab_adapters.learn import compared, learn
+from habitab_adapters.pretrain import machine
+from habitab_adapters.registry import Registry
+from habitab_adapters.strangers import Forgetting
+from habitab_engine.errors import InputError
+from habitab_engine.home import Home
+from habitab_engine.locks import locked
+from histories import History
+
+COMMITS = 60
+
+
+class KilledError(Exception):
+    """What a test ends a run with."""
+
+
+@pytest.fixture(autouse=True)
+def plain_cpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A given type and one thread: on a busy machine two wait for each other."""
+    monkeypatch.setattr(machine, "faster_kind", lambda: "float32")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def history(tmp_path_factory: pytest.TempPathFactory) -> History:
+    """One function is added to one of four files in every commit."""
+    made, texts = History(tmp_path_factory.mktemp("learned") / "history"), dict[str, str]()
+    for i in range(COMMITS):
+        name = f"part_{i % 4}.py"
+        texts[name] = texts.get(name, "") + f"def step_{i}(value):\n    return value + {i}\n\n\n"
+        made.commit({name: texts[name]})
+    return made
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    return Home(tmp_path / "home", "ada")
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A random base knows nothing to forget and its judgement takes long: numbers are given instead."""
+    monkeypatch.setattr(learning, "Strangers", lambda *_: Harmless())
+    monkeypatch.setattr(learning, "FEWEST_COMMITS", 5)
+    monkeypatch.setattr(learning, "MOST_LESSONS", 24)
+    monkeypatch.setattr(learning, "MOST_SELECTING", 3)
+    monkeypatch.setattr(learning, "MOST_LINES", 12)
+
+
+class Harmless:
+    """Strangers' code to which an adapter does `harm` bits a token at its full scale."""
+
+    harm = 0.0
+
+    def compare(self, new: object, tell: Callable[[float], None]) -> Forgetting:
+        tell(1.0)
+        return Forgetting(self.harm, 0.0, 0.0, 1.0, 0.0, 50_000, 100)
+
+    def close(self) -> None:
+        pass
+
+
+def better(*_: object) -> dict[str, object]:
+    return {
+        "exact_before": 0.2,
+        "exact_after": 0.3,
+        "exact_points": [5.0, 15.0],
+        "bits_before": 1.0,
+        "bits_after": 0.9,
+        "bits_ratio": [0.85, 0.95],
+    }
+
+
+def test_what_is_better_is_promoted_and_served(
+    home: Home, tiny_base: Path, history: History, quick: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(learning, "_judged", better)
+    outcome = learn(home, tiny_base, [history.folder], author="ada@x.org", seconds=60)
+    assert outcome.verdict == "promoted" and outcome.version == "v1"
+    registry = Registry(home, tiny_base)
+    assert registry.active == "v1"
+    assert registry.load("v1").rank == learning.Course().rank
+    assert not (home.user_folder / "learning").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"bits_ratio": [0.9, 1.01]}, "not surely better"),
+        ({"exact_after": 0.19}, "Fewer of your own"),
+    ],
+)
+def test_what_is_not_surely_better_changes_nothing(
+    home: Home,
+    tiny_base: Path,
+    history: History,
+    quick: None,
+    monkeypatch: pytest.MonkeyPatch,
+    change: dict[str, object],
+    reason: str,
+) -> None:
+    monkeypatch.setattr(learning, "_judged", lambda *_: better() | change)
+    outcome = learn(home, tiny_base, [history.folder], author="ada@x.org", seconds=60)
+    assert outcome.verdict == "kept" and reason in outcome.reasons[0]
+    assert Registry(home, tiny_base).active is None and Registry(home, tiny_base).versions() == []
+
+
+def test_a_real_judgement_through_the_engine_ends_in_a_verdict(
+    home: Home, tiny_base: Path, history: History, quick: None
+) -> None:
+    phases: dict[str, float] = {}
+    outcome = learn(home, tiny_base, [history.folder], author="ada@x.org", seconds=60, tell=phases.__setitem__)
+    assert outcome.verdict in ("promoted", "kept")
+    assert outcome.metrics["positions"] == 24 and outcome.metrics["commits"] >= 5
+    assert phases == dict.fromkeys(("Reading", "Training", "Strangers", "Judging"), 1.0)
+
+
+def test_what_harms_strangers_is_weakened_until_it_does_not_or_given_up(
+    home: Home, tiny_base: Path, history: History, quick: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(learning, "_judged", better)
+    scales: list[float] = []
+
+    class ByScale(Harmless):
+        def compare(self, new: float, tell: object) -> Forgetting:
+            scales.append(new)
+            return Forgetting(0.04 * new, 0.0, 0.0, 1.0, 0.0, 50_000, 100)
+
+    monkeypatch.setattr(learning, "Strangers", lambda *_: ByScale())
+    monkeypatch.setattr(learning, "merged", lambda checkpoint, lora: lora.alpha / learning.Course().alpha)
+    outcome = learn(home, tiny_base, [history.folder], author="ada@x.org", seconds=60)
+    assert scales[0] == 1 and outcome.metrics["scale"] == pytest.approx(0.5, abs=learning.LEAST_SCALE)
+    assert outcome.metrics["strangers_bits_per_token"] <= learning.MOST_BITS
+    assert Registry(home, tiny_base).load(outcome.version).alpha == pytest.approx(
+        learning.Course().alpha * outcome.metrics["scale"]
+    )
+    monkeypatch.setattr(ByScale, "compare", lambda *_: Forgetting(1.0, 1.0, 0.0, 1.0, 0.0, 50_000, 100))
+    again = learn(home, tiny_base, [history.folder], author="ada@x.org", seconds=60)
+    assert again.verdict == "kept" and again.version == outcome.version == Registry(home, tiny_base).active
+
+
+def test_a_killed_run_goes_on_where_it_was(
+    home: Home, tiny_base: Path, history: History, quick: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("habitab_adapters.training.SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(learning, "_judged", better)
+    seen: list[float] = []
+
+    def kill(phase: str, done: float) -> None:
+        if phase == "Training":
+            seen.append(done)
+            if len(seen) == 5:
+                raise KilledError
+
+    with pytest.raises(KilledError):
+        learn(home, tiny_base, [history.folder], author="ada@x.org", seconds=1000, tell=kill)
+    rest: list[float] = []
+    learn(
+        home,
+        tiny_base,
+        [history.folder],
+        author="ada@x.org",
+        seconds=1000,
+        tell=lambda phase, done: rest.append(done) if phase == "Training" else None,
+    )
+    assert rest[0] > seen[3]
+
+
+def test_what_judges_is_never_trained_on(history: History) -> None:
+    with ExitStack() as stack:
+        found = learning._history(history.folder, "ada@x.org", None, stack)
+        parts = [[c.id for c in part] for part in (found.past, found.selecting, found.deciding)]
+        every = [c.id for c in found.repository.commits()]
+    assert [*parts[0], *parts[1], *parts[2]] == every
+    assert len(parts[1]) + len(parts[2]) == round(learning.NEWEST * COMMITS) and len(parts[2]) == 2 * len(parts[1])
+
+
+def test_too_few_commits_are_too_little(home: Home, tiny_base: Path, tmp_path: Path) -> None:
+    small = History(tmp_path / "small")
+    small.commit({"a.py": "def one():\n    return 1\n"})
+    outcome = learn(home, tiny_base, [small.folder], author="ada@x.org")
+    assert outcome.verdict == "too_little" and "at least 20" in outcome.reasons[0]
+
+
+def test_a_folder_without_git_is_learned_file_by_file(tmp_path: Path) -> None:
+    for i in range(30):
+        (tmp_path / f"f{i}.py").write_text(f"def f{i}():\n    return {i}\n")
+    (tmp_path / ".env").write_text("KEY=1\n")
+    with ExitStack() as stack:
+        found = learning._history(tmp_path, None, None, stack)
+        assert (len(found.past), len(found.selecting), len(found.deciding)) == (26, 1, 3)
+
+
+@pytest.mark.parametrize(("author", "sentence"), [("eve@x.org", "was written by eve@x.org"), (None, "git|Git")])
+def test_nobodys_history_is_a_sentence(
+    home: Home, tiny_base: Path, history: History, author: str | None, sentence: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", "/dev/null")
+    monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
+    with pytest.raises(InputError, match=sentence):
+        learn(home, tiny_base, [history.folder], author=author)
+
+
+def test_two_do_not_learn_at_once(home: Home, tiny_base: Path, history: History) -> None:
+    home.prepare()
+    with locked(home.user_folder / "learning.lock", 0), pytest.raises(InputError, match="Another"):
+        learn(home, tiny_base, [history.folder], author="ada@x.org")
+
+
+def known(exact: int, bits: float) -> Known:
+    return Known(2, exact, bits, 10)
+
+
+def lines(gain: float) -> Iterator[tuple[Known, Known, str]]:
+    for i in range(60):
+        yield known(i % 2, 10.0 + i % 3), known(i % 2, 10.0 + i % 3 - gain), f"commit {i // 2}"
+
+
+def test_a_gain_in_every_commit_is_sure_and_none_is_not() -> None:
+    for gain, sure in ((0.5, True), (0.0, False)):
+        before, after, commits = zip(*lines(gain), strict=True)
+        found = compared(before, after, commits)
+        assert (found["bits_ratio"][1] < 1) is sure
+        assert found["positions"] == 120 and found["commits"] == 30
+        assert found["exact_points"] == [0.0, 0.0]

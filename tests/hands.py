@@ -19,6 +19,7 @@ from habitab_engine.home import Home
 from habitab_engine.link import EngineLink, with_engine
 from habitab_engine.types import Completion, CompletionRequest
 from habitab_server import lsp, stdio
+from habitab_server.errands import errand
 from links import SetLink
 
 # What is installed beside this Python, `habitab` above all.
@@ -129,5 +130,9 @@ class KnowingLink(SetLink):
         return await super().complete(request)
 
 
+def _server() -> lsp.HabitabServer:
+    return lsp.HabitabServer(lambda _: KnowingLink(Path(sys.argv[1])), errand(Home.locate(), None))
+
+
 if __name__ == "__main__":
-    sys.exit(asyncio.run(lsp._serve_stdio(lambda _: KnowingLink(Path(sys.argv[1])), stdio.claim_stdout())))
+    sys.exit(asyncio.run(lsp._serve_stdio(_server, stdio.claim_stdout())))

@@ -12,15 +12,19 @@ import pytest
 
 from habitab_adapters import workbench
 from habitab_adapters.lines import Line
+from habitab_adapters.registry import Registry
 from habitab_adapters.repository import Checkout
 from habitab_adapters.workbench import Workbench
-from habitab_engine.errors import EngineError
+from habitab_engine.checkpoint import load_checkpoint
+from habitab_engine.errors import AdapterError, EngineError
 from habitab_engine.home import Home
+from habitab_engine.lora import Lora
 from habitab_engine.types import SOURCES, Completion, CompletionRequest, Folder, OpenText, Suggestion
 from habitab_server import bench, bench_replay, cli
 from habitab_server.bench_figures import Typed
-from habitab_server.bench_replay import COLUMNS, Column, Desk, Ledger, type_line
+from habitab_server.bench_replay import ADAPTER, COLUMNS, Column, Desk, Ledger, type_line
 from histories import History
+from loras import facts_of, random_lora
 
 FIRST = "import os\n\n\ndef first(path):\n    return os.stat(path)\n"
 LATER = FIRST + "\n\ndef second(path):\n    return os.path.getsize(path)\n"
@@ -85,14 +89,27 @@ class Player:
         self.history, self.home, self.base = History(folder / "repo"), Home.locate(folder / "home"), tiny_base
         self.make: Callable[[], Spy] = lambda: Spy(right)
         self.spies: list[Spy] = []
+        self.loras: list[Lora | None] = []
         monkeypatch.setattr(bench_replay, "load", self._load)
 
-    def _load(self, settings: object) -> tuple[Spy, bench_replay.Bits]:
+    @property
+    def registry(self) -> Registry:
+        return Registry(self.home, self.base)
+
+    def learn(self, seed: int = 0) -> str:
+        """Another version of an adapter."""
+        base = load_checkpoint(self.base)
+        return self.registry.add(random_lora(base, seed=seed), facts_of(base))
+
+    def _load(self, settings: object, lora: Lora | None) -> tuple[Spy, bench_replay.Bits]:
         self.spies.append(self.make())
+        self.loras.append(lora)
         return self.spies[-1], eight_bits
 
-    def run(self, split: float = 0.34, events: int | None = None, author: str | None = None) -> bench_replay.Result:
-        return bench_replay.measure(self.home, self.base, self.history.folder, split, events, author)
+    def run(
+        self, split: float = 0.34, events: int | None = None, author: str | None = None, adapter: str | None = None
+    ) -> bench_replay.Result:
+        return bench_replay.measure(self.home, self.base, self.history.folder, split, events, author, adapter)
 
 
 @pytest.fixture
@@ -228,6 +245,37 @@ def test_columns_differ_in_their_switches_alone(player: Player) -> None:
     assert switches == [{((), False)}, {(SOURCES, False)}, {(SOURCES, True)}]
     assert [len(spy.folders) for spy in player.spies] == [0, 1, 1]
     assert player.spies[1].folders != player.spies[2].folders
+
+
+def test_with_an_adapter_there_is_one_more_column_which_is_memory_and_adapter(player: Player) -> None:
+    without = player.run()
+    assert player.loras == [None, None, None] and "adapter" not in without
+    player.registry.activate(player.learn())
+    result = player.run()
+    assert list(result["columns"]) == ["base", "context", "memory", "adapter"] and result["adapter"] == "v1"
+    assert {key: result["columns"][key] for key in without["columns"]} == without["columns"]
+    assert list(result["ratios"]) == ["context/base", "memory/context", "adapter/memory"]
+    assert len(player.spies) == 4 and player.loras[3] is not None  # the other columns were in the ledger
+    assert {(request.sources, request.memory) for request in player.spies[3].requests} == {(SOURCES, True)}
+
+
+def test_another_adapter_is_typed_with_again_and_a_known_one_is_not(player: Player) -> None:
+    for seed in (0, 1):
+        player.learn(seed)
+    player.registry.activate("v1")
+    for version in (None, "v2", "v1", "v2", None):
+        assert player.run(adapter=version)["adapter"] == (version or "v1")
+    assert [lora is not None for lora in player.loras] == [False, False, False, True, True]
+    (ledger,) = (player.home.user_folder / "bench").iterdir()
+    columns = {json.loads(line)["column"] for line in ledger.read_text().splitlines()}
+    digests = {str(player.registry.info(version).facts["sha256"]) for version in ("v1", "v2")}
+    assert columns == {"base", "context", "memory", *(f"adapter {digest}" for digest in digests)}
+
+
+def test_an_adapter_that_cannot_be_used_is_a_fault(player: Player) -> None:
+    with pytest.raises(AdapterError, match="no version v1"):
+        player.run(adapter="v1")
+    assert not player.spies
 
 
 def test_requests_are_those_of_a_server_with_the_folder_open(player: Player) -> None:
@@ -372,11 +420,14 @@ def test_a_real_engine_replays_a_history(tmp_path: Path, tiny_base: Path) -> Non
     history = History(tmp_path / "repo")
     for text in (FIRST, LATER, LAST):
         history.commit({"pkg/a.py": text})
-    result = bench_replay.measure(Home.locate(tmp_path / "home"), tiny_base, history.folder, 0.34, 3, None)
+    home, base = Home.locate(tmp_path / "home"), load_checkpoint(tiny_base)
+    Registry(home, tiny_base).add(random_lora(base), facts_of(base))
+    result = bench_replay.measure(home, tiny_base, history.folder, 0.34, 3, None, "v1")
     assert result["events"] == 3
-    assert all(column["bits_per_byte"] > 0 for column in result["columns"].values())
+    bits = [column["bits_per_byte"] for column in result["columns"].values()]
+    assert len(bits) == 4 and min(bits) > 0 and bits[3] != bits[2]
 
 
 def test_a_column_looks_around_only_where_it_may() -> None:
-    assert [column.looks_around for column in COLUMNS] == [False, True, True]
+    assert [column.looks_around for column in (*COLUMNS, ADAPTER)] == [False, True, True, True]
     assert Column("recall", memory=True).looks_around

@@ -202,7 +202,7 @@ def test_ctrl_c_ends_quietly(habitab: Any, asked: Asked, file: Path) -> None:
         ("serve", "--stdio", "--tcp", "localhost:7000"),
         ("base", "export", "d"),
         ("base", "export", "d", "--format", "zip"),
-        ("learn", "."),
+        ("learn",),
         ("night",),
     ],
 )

@@ -50,7 +50,8 @@ MOST_LESSONS, MOST_SELECTING, MOST_LINES = 1_200, 24, 160
 RUN = 3  # lines in a row that are judged: fewer in more commits say more
 PROMPT_TOKENS = 512  # half of the engine's: a step is twice as fast, and more was not better
 MOST_BITS, MOST_KL = 0.02, 0.05  # on strangers' code: more bits a token, nats of KL(base || new)
-HALVINGS, LEAST_SCALE = 5, 0.1
+LEAST_SCALE = 0.1
+SAMPLE = 5  # every fifth place tells whether all have to be asked
 SECONDS = 1500.0  # in all, of which training may take this share:
 TRAINING = 0.6
 
@@ -270,31 +271,35 @@ def _trained(trained: Trained, lessons: int) -> dict[str, Any]:
 
 
 def _weakened(checkpoint: Checkpoint, lora: Lora, tell: Tell) -> tuple[Lora, dict[str, Any], str]:
-    """The adapter as strong as strangers' code allows, by halving; what it costs there; what speaks against it."""
-    low, high, scale = 0.0, 1.0, 1.0
-    best: tuple[float, dict[str, Any]] | None = None
+    """The adapter as strong as strangers' code allows, by halving it; what it costs there; what speaks against it.
+
+    The scale is looked for at some of the places and then has to hold at all of them.
+    """
+    low, scale, metrics = 0.0, 1.0, dict[str, Any]()
     strangers = Strangers(checkpoint, EngineSettings())
+
+    def fits(at: float, stride: int) -> bool:
+        found = strangers.compare(
+            merged(checkpoint, lora.scaled(at)), lambda done: tell("Strangers", done), stride=stride
+        )
+        metrics.update(
+            scale=round(at, 4),
+            strangers_bits_per_token=round(found.bits_per_token_delta, 4),
+            strangers_kl_nats=round(found.kl_nats, 4),
+            strangers_exact_match=round(found.exact_match_delta, 4),
+        )
+        return found.bits_per_token_delta <= MOST_BITS and found.kl_nats <= MOST_KL
+
     try:
-        for number in range(1 + HALVINGS):
-            found = strangers.compare(merged(checkpoint, lora.scaled(scale)), lambda done: tell("Strangers", done))
-            metrics = {
-                "scale": round(scale, 4),
-                "strangers_bits_per_token": round(found.bits_per_token_delta, 4),
-                "strangers_kl_nats": round(found.kl_nats, 4),
-                "strangers_exact_match": round(found.exact_match_delta, 4),
-            }
-            if found.bits_per_token_delta <= MOST_BITS and found.kl_nats <= MOST_KL:
-                low, best = scale, (scale, metrics)
-            else:
-                high = scale
-            if high - low < LEAST_SCALE or (number == 0 and best):
-                break
-            scale = (low + high) / 2
+        while not low and scale >= LEAST_SCALE:
+            if fits(scale, SAMPLE) and fits(scale, 1):
+                low = scale
+            scale /= 2
     finally:
         strangers.close()
-    if best is None:
+    if not low:
         return lora, metrics, "Strangers' code became too much harder for it, however weak it was made."
-    return lora.scaled(best[0]), best[1], ""
+    return lora.scaled(low), metrics, ""
 
 
 def _judged(

@@ -8,6 +8,7 @@ never seen it. The same installation of Python gives the same places.
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 import re
@@ -80,37 +81,44 @@ class Strangers:
         """Raises InputError where the standard library is not there as source code."""
         self._engine = Engine(base, settings or EngineSettings())
         self._base, self._places = self._engine.model, list(places(self._engine))
-        self._said: list[tuple[Tensor, bool]] = []
+        self._said: dict[int, tuple[Tensor, bool]] = {}
 
     def compare(
-        self, new: Checkpoint, tell: Callable[[float], object] = bool, stop: threading.Event | None = None
+        self,
+        new: Checkpoint,
+        tell: Callable[[float], object] = bool,
+        stop: threading.Event | None = None,
+        stride: int = 1,
     ) -> Forgetting:
-        """`new` against the base; `tell` is told the share that is done. Raises Cancelled once `stop` is set."""
-        stop, done = stop or threading.Event(), 0
-        total = len(self._places) * (1 if self._said else 2)
+        """`new` against the base, at every `stride`th place; `tell` is told the share that is done.
 
-        def looks() -> Iterator[tuple[Tensor, bool]]:
-            nonlocal done
-            for place in self._places:
-                yield self._look(place, stop)
-                done += 1
-                tell(done / total)
+        Raises Cancelled once `stop` is set.
+        """
+        stop, chosen = stop or threading.Event(), range(0, len(self._places), stride)
+        missing = [i for i in chosen if i not in self._said]
+        counted = itertools.count(1)
 
-        self._said = self._said or list(looks())
+        def look(i: int) -> tuple[Tensor, bool]:
+            found = self._look(self._places[i], stop)
+            tell(next(counted) / (len(missing) + len(chosen)))
+            return found
+
+        self._said |= {i: look(i) for i in missing}
         model, costs, right = Model(new, self._base.kernels), torch.zeros(3, dtype=torch.float64), 0
         self._engine.exchange(Prepared("", model))
         try:
-            for place, (before, _), (after, is_right) in zip(self._places, self._said, looks(), strict=True):
-                costs += _costs(self._base, before, model, after, place.tokens[place.given :])
+            for i in chosen:
+                place, (after, is_right) = self._places[i], look(i)
+                costs += _costs(self._base, self._said[i][0], model, after, place.tokens[place.given :])
                 right += is_right
         finally:
             self._engine.exchange(Prepared("", self._base))
-        return self._forgetting(costs, right)
+        return self._forgetting(costs, right, chosen)
 
-    def _forgetting(self, costs: Tensor, right: int) -> Forgetting:
-        tokens, cursors = sum(len(place.tokens) - place.given for place in self._places), len(self._places)
+    def _forgetting(self, costs: Tensor, right: int, chosen: range) -> Forgetting:
+        tokens = sum(len(self._places[i].tokens) - self._places[i].given for i in chosen)
         base, new, divergence = (costs / tokens).tolist()
-        right_before = sum(is_right for _, is_right in self._said)
+        right_before, cursors = sum(self._said[i][1] for i in chosen), len(chosen)
         return Forgetting(
             bits_per_token_delta=(new - base) / math.log(2),
             kl_nats=divergence,

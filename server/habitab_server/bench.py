@@ -45,17 +45,49 @@ def run_engine(home: Home, base: Path | None, rounds: int = 5) -> dict[str, Any]
 
 
 def run_replay(
-    home: Home, base: Path | None, repo: Path, split: float, events: int | None, author: str | None
+    home: Home,
+    base: Path | None,
+    repo: Path,
+    split: float,
+    events: int | None,
+    author: str | None,
+    adapter: str | None = None,
 ) -> dict[str, Any]:
     """Type the newer lines of a git history again: how much of them would have been completed (`bench_replay.py`).
 
-    Raises InputError for what is no repository, and where nothing is left to type.
+    Raises InputError for what is no repository, and where nothing is left to type; AdapterError for an adapter that
+    cannot be used.
     """
     from habitab_server import bench_replay
 
-    result = bench_replay.measure(home, base, repo, split, events, author)
+    result = bench_replay.measure(home, base, repo, split, events, author, adapter)
     print(bench_replay.sentence(result))
     print_table(bench_replay.title(result), ["figure", *result["columns"]], bench_replay.rows(result))
+    return result
+
+
+def run_forgetting(home: Home, base: Path | None, version: str | None = None) -> dict[str, Any]:
+    """What the active adapter, or another `version`, costs on strangers' code (`bench_forgetting.py`).
+
+    Raises AdapterError where no adapter is active, or it cannot be used.
+    """
+    from habitab_server import bench_forgetting
+
+    result = bench_forgetting.measure(home, base, version)
+    columns = ["figure", "base", "change by the adapter"]
+    print_table(bench_forgetting.title(result), columns, bench_forgetting.rows(result))
+    return result
+
+
+def run_training(base: Path | None, tokens: int) -> dict[str, Any]:
+    """The training of an adapter and that of peft with transformers, in turn (`bench_training.py`).
+
+    Raises MissingExtraError without them.
+    """
+    from habitab_server import bench_training
+
+    result = bench_training.measure(base, tokens)
+    print_table("Training (a ratio above 1: habitab is faster)", ["figure", "value"], _plain_rows(result))
     return result
 
 
@@ -68,6 +100,23 @@ def run_history(home: Home, package: str) -> dict[str, Any]:
 
     result, rows = bench_history.make(home.path / "bench" / "histories", package)
     print_table(f"{package} in {result['repo']}", ["release", "uploaded", "files"], rows)
+    return result
+
+
+def run_personal(
+    base: Path | None, paths: Sequence[Path], positions: int, seconds: float, folder: Path
+) -> dict[str, Any]:
+    """Whether adapters know what base, context and memory do not; prints a row for each developer."""
+    from habitab_engine.config import EngineSettings, thread_count
+    from habitab_engine.worker import prepare_environment
+    from habitab_server.bars import bars
+
+    prepare_environment(EngineSettings(threads=thread_count(EngineSettings())))
+    from habitab_server import bench_personal
+
+    with bars() as tell:
+        result: dict[str, Any] = bench_personal.measure(base, paths, positions, seconds, folder, tell)
+    print_table("Personal adapters on later lines", bench_personal.HEAD, bench_personal.table(result))
     return result
 
 

@@ -21,12 +21,12 @@ import json
 import re
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 from uuid import uuid4
 
 from rich.console import Console
@@ -35,6 +35,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 import habitab_adapters
 from habitab_adapters.handwork import content_of
 from habitab_adapters.lines import SEED, Line, Plan, make_plan
+from habitab_adapters.registry import Registry
 from habitab_adapters.repository import Checkout, Repository
 from habitab_adapters.workbench import Observing, Workbench
 from habitab_engine import __version__, gate
@@ -47,16 +48,25 @@ from habitab_server.bench_figures import Typed, summary
 from habitab_server.documents import Document, Place, Snapshot
 from habitab_server.suggestions import Entry, Spot, Suggestions
 
+if TYPE_CHECKING:
+    from habitab_engine.lora import Lora
+
 PATIENCE_MS = 60_000.0
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """What habitab may use besides the file itself."""
+    """What habitab may use besides the file itself. `adapter` is the sha256 of one that is merged into the base."""
 
     name: str
     sources: tuple[str, ...] = ()
     memory: bool = False
+    adapter: str = ""
+
+    @property
+    def key(self) -> str:
+        """What a ledger calls it: another adapter is another column."""
+        return f"{self.name} {self.adapter}".rstrip()
 
     @property
     def looks_around(self) -> bool:
@@ -65,6 +75,7 @@ class Column:
 
 
 COLUMNS = (Column("base"), Column("context", SOURCES), Column("memory", SOURCES, memory=True))
+ADAPTER = Column("adapter", SOURCES, memory=True)  # where there is one
 
 
 class Serving(Observing, Protocol):
@@ -215,7 +226,7 @@ class Ledger:
         return key in self._done
 
     def __getitem__(self, key: tuple[str, str]) -> Typed:
-        """What a line came to in a column, by the names of both."""
+        """What a line came to in a column, by the key of the column and the line's id."""
         return self._done[key]
 
     def add(self, column: str, line: str, typed: Typed) -> None:
@@ -224,8 +235,19 @@ class Ledger:
         self._file.flush()
 
 
-def measure(home: Home, base: Path | None, path: Path, split: float, events: int | None, author: str | None) -> Result:
-    """The JSON of `bench replay`. Raises InputError where there is nothing to replay."""
+def measure(
+    home: Home,
+    base: Path | None,
+    path: Path,
+    split: float,
+    events: int | None,
+    author: str | None,
+    adapter: str | None = None,
+) -> Result:
+    """The JSON of `bench replay`, with a column for the active adapter or the version `adapter`.
+
+    Raises InputError where there is nothing to replay, AdapterError for an adapter that cannot be used.
+    """
     from habitab_engine.worker import prepare_environment
 
     # With more threads each waits for the slowest: where anything else runs, a line took a hundred times as long.
@@ -233,20 +255,34 @@ def measure(home: Home, base: Path | None, path: Path, split: float, events: int
     prepare_environment(settings)  # as the engine process does, before torch is imported
     with Repository(path) as repository:
         plan = make_plan(repository, split, events, author)
+        version, lora, columns = _adapter(Registry(home, base), adapter)
         facts = [repository.head(), split, events, (author or "").casefold(), SEED, asdict(settings)]
-        with Ledger(_ledger_file(home, base, facts)) as ledger, progress(plan, ledger) as advance:
-            for column in COLUMNS:
-                if not all((column.name, line) in ledger for line in plan.lines):
-                    _replay(column, plan, repository, ledger, functools.partial(load, settings), advance)
-            return _result(plan, ledger) | {"head": repository.head(), "split": split}
+        with Ledger(_ledger_file(home, base, facts)) as ledger, progress(plan, ledger, columns) as advance:
+            for column in columns:
+                if not all((column.key, line) in ledger for line in plan.lines):
+                    engine = functools.partial(load, settings, lora if column.adapter else None)
+                    _replay(column, plan, repository, ledger, engine, advance)
+            return _result(plan, ledger, columns) | {"head": repository.head(), "split": split} | version
 
 
-def load(settings: EngineSettings) -> tuple[Serving, Bits]:
-    """A new engine, and what tells the bits under it."""
+def _adapter(registry: Registry, version: str | None) -> tuple[Result, Lora | None, tuple[Column, ...]]:
+    """What the JSON says of the adapter, its tensors, and all columns. Raises AdapterError."""
+    version = version or registry.active
+    if not version:
+        return {}, None, COLUMNS
+    lora, facts = registry.load(version), registry.verified(version).facts
+    return {"adapter": version}, lora, (*COLUMNS, replace(ADAPTER, adapter=facts["sha256"]))
+
+
+def load(settings: EngineSettings, lora: Lora | None) -> tuple[Serving, Bits]:
+    """A new engine of the base with an adapter, or without, and what tells the bits under it."""
     from habitab_adapters.bits import bits_of
+    from habitab_engine.checkpoint import load_checkpoint
     from habitab_engine.engine import Engine
+    from habitab_engine.lora import merged
 
-    engine = Engine.load(settings)
+    checkpoint = load_checkpoint(Path(settings.base) if settings.base else None)
+    engine = Engine(merged(checkpoint, lora) if lora else checkpoint, settings)
     return engine, functools.partial(bits_of, engine)
 
 
@@ -285,17 +321,17 @@ def _replay(
                 bench.go_to(visit.commit)
                 for line in visit.lines(content):
                     bench.show(line.path, line.opened)
-                    if (column.name, line.id) not in ledger:
+                    if (column.key, line.id) not in ledger:
                         bench.settle()
-                        ledger.add(column.name, line.id, type_line(line, Desk(engine, column, bench, line), bits_of))
+                        ledger.add(column.key, line.id, type_line(line, Desk(engine, column, bench, line), bits_of))
                         advance()
                 bench.show(visit.path, "\n".join(content))
         finally:
             engine.close()
 
 
-def _result(plan: Plan, ledger: Ledger) -> Result:
-    done = {column.name: [ledger[column.name, line] for line in plan.lines] for column in COLUMNS}
+def _result(plan: Plan, ledger: Ledger, columns: Sequence[Column]) -> Result:
+    done = {column.name: [ledger[column.key, line] for line in plan.lines] for column in columns}
     figures = summary(done, [line.partition(":")[0] for line in plan.lines])
     counts = {"past_commits": plan.past, "commits": plan.replayed, "available": plan.available}
     characters = sum(typed.characters for typed in done[COLUMNS[0].name])
@@ -303,13 +339,13 @@ def _result(plan: Plan, ledger: Ledger) -> Result:
 
 
 @contextmanager
-def progress(plan: Plan, ledger: Ledger) -> Iterator[Callable[[], None]]:
+def progress(plan: Plan, ledger: Ledger, columns: Sequence[Column]) -> Iterator[Callable[[], None]]:
     """A bar on standard error with the time left; what it gives is called after each line."""
     bar = Progress(
         TextColumn("Typing"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=Console(stderr=True)
     )
-    done = sum((column.name, line) in ledger for column in COLUMNS for line in plan.lines)
-    task = bar.add_task("", total=len(plan.lines) * len(COLUMNS), completed=done)
+    done = sum((column.key, line) in ledger for column in columns for line in plan.lines)
+    task = bar.add_task("", total=len(plan.lines) * len(columns), completed=done)
     with bar:
         yield lambda: bar.advance(task)
 

@@ -17,7 +17,9 @@ import click
 
 from habitab_engine import __version__
 from habitab_engine.errors import HabitabError, InputError, MissingBaseError, PositionError
+from habitab_server.cli_adapters import adapters_group
 from habitab_server.cli_base import base_group
+from habitab_server.cli_learn import learn_command
 from habitab_server.cli_signals import signals_group
 
 if TYPE_CHECKING:
@@ -160,8 +162,11 @@ def bench_engine(session: Session, rounds: int) -> None:
 @click.option("--split", type=click.FloatRange(0, 1, max_open=True), default=0.7, help="The past's share (0.7).")
 @click.option("--events", type=click.IntRange(min=1), default=200, help="How many lines are typed (200).")
 @click.option("--author", metavar="EMAIL", help="Only this person's commits.")
+@click.option("--adapter", metavar="V", help="With this version of your adapter instead of the active one.")
 @click.pass_obj
-def bench_replay(session: Session, repo: Path, split: float, events: int, author: str | None) -> None:
+def bench_replay(
+    session: Session, repo: Path, split: float, events: int, author: str | None, adapter: str | None
+) -> None:
     """How much would habitab have helped on the git repository REPO?
 
     Lines that were added after the split are typed again by a simulated typist. A run that was killed goes on where
@@ -169,7 +174,41 @@ def bench_replay(session: Session, repo: Path, split: float, events: int, author
     """
     from habitab_server.bench import run_replay
 
-    click.echo(json.dumps(run_replay(session.home, session.base, repo, split, events, author)))
+    click.echo(json.dumps(run_replay(session.home, session.base, repo, split, events, author, adapter)))
+
+
+@bench.command("personal")
+@click.argument("repos", metavar="REPO…", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--positions", type=click.IntRange(2), default=1600, show_default=True, help="Cursors asked of each.")
+@click.option("--minutes", type=click.FloatRange(1), default=25.0, show_default=True, help="Learning, for each.")
+@click.option("--out", metavar="DIR", type=click.Path(path_type=Path), help="Where what is finished stands.")
+@click.pass_obj
+def bench_personal(session: Session, repos: tuple[Path, ...], positions: int, minutes: float, out: Path | None) -> None:
+    """Does an adapter know what context and memory do not? Each history's main author stands for a person."""
+    from habitab_server.bench import run_personal
+
+    folder = out or session.home.user_folder / "bench" / "personal"
+    click.echo(json.dumps(run_personal(session.base, repos, positions, 60 * minutes, folder)))
+
+
+@bench.command("forgetting")
+@click.option("--adapter", metavar="V", help="This version of your adapter instead of the active one.")
+@click.pass_obj
+def bench_forgetting(session: Session, adapter: str | None) -> None:
+    """What your adapter costs on strangers' code, which is Python's standard library."""
+    from habitab_server.bench import run_forgetting
+
+    click.echo(json.dumps(run_forgetting(session.home, session.base, adapter)))
+
+
+@bench.command("training")
+@click.option("--tokens", type=click.IntRange(min=1), default=16_000, help="How many each side trains on (16,000).")
+@click.pass_obj
+def bench_training(session: Session, tokens: int) -> None:
+    """Our training of an adapter and that of peft with transformers in turn, on the same examples."""
+    from habitab_server.bench import run_training
+
+    click.echo(json.dumps(run_training(session.base, tokens)))
 
 
 @bench.command("history")
@@ -182,7 +221,9 @@ def bench_history(session: Session, package: str) -> None:
     click.echo(json.dumps(run_history(session.home, package)))
 
 
+cli.add_command(adapters_group)
 cli.add_command(base_group)
+cli.add_command(learn_command)
 cli.add_command(signals_group)
 
 

@@ -1,0 +1,222 @@
+"""Does a person's adapter know what base, context and memory do not? Asked of several developers' real histories.
+
+The most frequent author of each history stands for a person. Of the commits in which they wrote code the first 85 % are
+the past: `habitab learn` is given them, with its own judge and verdict. Then the lines of the rest are asked, which
+nothing has seen: with every column, and with the adapter of the next developer in the place of one's own. It is a
+simulation; each line's figures are kept without any of its text, so that a killed run goes on.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from habitab_adapters import learn
+from habitab_adapters.dataset import own_stretches
+from habitab_adapters.estimates import interval, resamples
+from habitab_adapters.evaluate import Known, Ledger, View, ask_all
+from habitab_adapters.lines import Plan, plan_of
+from habitab_adapters.registry import Registry
+from habitab_adapters.repository import Repository
+from habitab_engine.checkpoint import Checkpoint, load_checkpoint
+from habitab_engine.config import EngineSettings
+from habitab_engine.engine import Engine
+from habitab_engine.errors import InputError
+from habitab_engine.home import Home
+from habitab_engine.lora import Lora, merged, read_lora, write_lora
+from habitab_engine.types import SOURCES
+
+PAST = 0.85  # of the commits that wrote code
+PLAIN = {"base": View((), memory=False), "context": View(SOURCES, memory=False), "memory": View()}
+ADAPTED = ("adapter", "other")
+WORSE = 0.05  # of all developers together (Holm, 1979)
+
+Tell = Callable[[str, float], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Developer:
+    """One history's main author: what `learn` is given, and the lines that are asked afterwards."""
+
+    name: str
+    history: learn.History
+    plan: Plan
+
+
+def measure(base: Path | None, paths: Sequence[Path], positions: int, seconds: float, folder: Path, tell: Tell) -> Any:
+    """The JSON of `bench personal`; what is finished stands in `folder`. Raises InputError for unfit histories."""
+    if len(paths) < 2:
+        raise InputError("Name at least two histories: each one's adapter is tried on the next one's lines.")
+    checkpoint = load_checkpoint(base)
+    folder.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        people = [_developer(stack.enter_context(Repository(path)), path, positions) for path in paths]
+        learned = [_learned(person, base, checkpoint, folder / person.name, seconds, tell) for person in people]
+        rows = []
+        for i, person in enumerate(people):
+            other = learned[(i + 1) % len(people)]
+            loras = {"adapter": _lora(learned[i], checkpoint), "other": _lora(other, checkpoint)}
+            rows.append(_figures(person, learned[i], _asked(person, checkpoint, loras, folder / person.name, tell)))
+    return {"developers": rows, "base": checkpoint.base_id} | summary(rows)
+
+
+def _developer(repository: Repository, path: Path, positions: int) -> Developer:
+    commits = repository.commits()
+    author, _ = Counter(commit.author for commit in commits).most_common(1)[0]
+    own = [commit for commit in commits if commit.author == author]
+    wrote = {stretch.commit.id for stretch in own_stretches(repository, own)}
+    writing = [commit for commit in own if commit.id in wrote]
+    now = round(PAST * len(writing))
+    plan = plan_of(repository, writing[now:], positions // 2, learn.RUN)
+    if not plan.visits:
+        raise InputError(f"The newest commits in {path} have no line of code: name another history.")
+    return Developer(_name(path), learn.split(repository, writing[:now]), plan)
+
+
+def _name(path: Path) -> str:
+    """The folder's name; of a bare clone in a folder `repo`, the one above."""
+    named = path.parent if path.name in ("repo", ".git") else path
+    return named.name.removesuffix(".git").replace("+", "-")
+
+
+def _learned(
+    person: Developer, base: Path | None, checkpoint: Checkpoint, folder: Path, seconds: float, tell: Tell
+) -> Path:
+    """The folder in which the developer's candidate and the verdict on it stand."""
+    verdict = folder / "verdict.json"
+    if not verdict.exists():
+        work = folder / "work"
+        work.mkdir(parents=True, exist_ok=True)
+        found = learn.candidate(checkpoint, [person.history], work, seconds, tell)
+        outcome = learn.decide(
+            Registry(Home(folder, "developer"), base), checkpoint, found, [person.history], work, tell
+        )
+        if found.lora is not None:
+            write_lora(folder / "adapter", found.lora)
+        verdict.write_text(json.dumps(asdict(outcome), indent=1) + "\n", encoding="utf-8")
+    return folder
+
+
+def _lora(folder: Path, checkpoint: Checkpoint) -> Lora | None:
+    place = folder / "adapter"
+    return read_lora(place, checkpoint.base_id, checkpoint.config) if place.exists() else None
+
+
+def _asked(
+    person: Developer, checkpoint: Checkpoint, loras: Mapping[str, Lora | None], folder: Path, tell: Tell
+) -> dict[str, list[Known]]:
+    """By column; an adapter that was not made is the base."""
+    columns: dict[str, tuple[View, Lora | None]] = {name: (view, None) for name, view in PLAIN.items()}
+    columns |= {name: (View(), loras[name]) for name in ADAPTED}
+    found: dict[str, list[Known]] = {}
+    with Ledger(folder / "lines.jsonl") as ledger:
+        for name, (view, lora) in columns.items():
+            if any((name, line) not in ledger for line in person.plan.lines):
+                engine = Engine(merged(checkpoint, lora) if lora else checkpoint, EngineSettings())
+                advance = _counting(tell, f"{person.name} {name}", len(person.plan.lines))
+                try:
+                    ask_all(engine, name, person.plan, person.history.repository, ledger, view, advance)
+                finally:
+                    engine.close()
+            found[name] = [ledger[name, line] for line in person.plan.lines]
+    return found
+
+
+def _counting(tell: Tell, phase: str, total: int) -> Callable[[], None]:
+    done = itertools.count(1)
+    return lambda: tell(phase, next(done) / total)
+
+
+def _figures(person: Developer, folder: Path, found: Mapping[str, Sequence[Known]]) -> dict[str, Any]:
+    """One developer's row; points are of exact match, ratios of bits, both against the memory alone."""
+    outcome = json.loads((folder / "verdict.json").read_text(encoding="utf-8"))
+    commits = [visit.commit.id for visit in person.plan.visits for _ in visit.typed]
+    against = {name: learn.compared(found["memory"], found[name], commits) for name in ADAPTED}
+    return {
+        "name": person.name,
+        "positions": against["adapter"]["positions"],
+        "commits": against["adapter"]["commits"],
+        "columns": {name: _column(lines) for name, lines in found.items()},
+        "verdict": outcome["verdict"],
+        "strangers_bits_per_token": outcome["metrics"].get("strangers_bits_per_token"),
+        **{f"{name}_{key}": against[name][key] for name in ADAPTED for key in ("exact_points", "bits_ratio")},
+        "worse": _worse(found["memory"], found["adapter"], commits),
+    }
+
+
+def _column(lines: Sequence[Known]) -> dict[str, float]:
+    return {
+        "exact_match": round(sum(k.exact for k in lines) / sum(k.asked for k in lines), 4),
+        "bits_per_byte": round(sum(k.bits for k in lines) / sum(k.bytes for k in lines), 4),
+    }
+
+
+def _worse(before: Sequence[Known], after: Sequence[Known], commits: Sequence[str]) -> float:
+    """How often a bootstrap over commits finds the adapter no worse in bits: the p of "it is worse"."""
+    names = {commit: i for i, commit in enumerate(dict.fromkeys(commits))}
+    gains = np.zeros(len(names))
+    for commit, old, new in zip(commits, before, after, strict=True):
+        gains[names[commit]] += old.bits - new.bits
+    return round(float(np.mean(resamples(len(names)) @ gains >= 0)), 4)
+
+
+def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Over all developers: what was kept counts as no gain."""
+    points = [_points(row) for row in rows]
+    saved = [_saved(row) for row in rows]
+    drawn = resamples(len(rows)) @ np.array(points) / len(rows)
+    promoted = [row for row in rows if row["verdict"] == "promoted"]
+    return {
+        "median_points": round(median(points), 2),
+        "median_bits_saved": round(median(saved), 4),
+        "mean_points_interval": interval(drawn),
+        "promoted": len(promoted),
+        "worse": len(list(_holm([row["worse"] for row in promoted]))),
+    }
+
+
+def _points(row: Mapping[str, Any]) -> float:
+    columns = row["columns"]
+    gain = columns["adapter"]["exact_match"] - columns["memory"]["exact_match"]
+    return 100 * gain if row["verdict"] == "promoted" else 0.0
+
+
+def _saved(row: Mapping[str, Any]) -> float:
+    columns = row["columns"]
+    ratio = columns["adapter"]["bits_per_byte"] / columns["memory"]["bits_per_byte"]
+    return 1 - ratio if row["verdict"] == "promoted" else 0.0
+
+
+def _holm(chances: Sequence[float]) -> Iterator[float]:
+    """Those that stay below `WORSE` when all are tested together (S. Holm, 1979)."""
+    for i, chance in enumerate(sorted(chances)):
+        if chance > WORSE / (len(chances) - i):
+            return
+        yield chance
+
+
+HEAD = ["developer", "positions", *PLAIN, "memory + adapter", "memory + other's", "points", "bits", "verdict"]
+
+
+def table(result: Mapping[str, Any]) -> list[list[str]]:
+    """A row for each developer: exact match by column, the adapter's gain in points and in bits, the verdict."""
+    return [
+        [
+            row["name"],
+            f"{row['positions']:,}",
+            *(f"{100 * row['columns'][name]['exact_match']:.1f} %" for name in (*PLAIN, *ADAPTED)),
+            "{:+.1f} to {:+.1f}".format(*row["adapter_exact_points"]),
+            "{:.3f} to {:.3f}".format(*row["adapter_bits_ratio"]),
+            row["verdict"],
+        ]
+        for row in result["developers"]
+    ]

@@ -1,0 +1,81 @@
+"""The verdict over developers: all columns ask the same lines, what was kept is no gain, a killed run goes on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from habitab_adapters import learn
+from habitab_adapters.learn import Candidate, Outcome
+from habitab_engine.checkpoint import load_checkpoint
+from habitab_engine.errors import InputError
+from habitab_server import bench_personal
+from habitab_server.bench_personal import HEAD, measure, summary, table
+from histories import History
+from loras import random_lora
+
+
+@pytest.fixture(scope="module")
+def paths(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Two developers; a colleague writes now and then."""
+    folders = []
+    for name in ("ann", "bob"):
+        made, text = History(tmp_path_factory.mktemp("people") / name), ""
+        for i in range(14):
+            text += f"def {name}_{i}(value):\n    return value + {i}\n\n\n"
+            made.commit({f"{name}.py": text}, author="eve@x.org" if i % 5 == 4 else f"{name}@x.org")
+        folders.append(made.folder)
+    return folders
+
+
+@pytest.fixture
+def taught(monkeypatch: pytest.MonkeyPatch, tiny_base: Path) -> None:
+    """Adapters that are random, and promoted for the first developer alone: training has tests of its own."""
+    checkpoint = load_checkpoint(tiny_base)
+    verdicts = iter(["promoted", "kept"])
+    monkeypatch.setattr(learn, "candidate", lambda *_: Candidate(random_lora(checkpoint), {}))
+    monkeypatch.setattr(learn, "decide", lambda *_: Outcome(next(verdicts), (), {"strangers_bits_per_token": 0.01}, ""))
+
+
+def test_every_column_is_asked_the_same_lines_and_nothing_is_asked_twice(
+    paths: list[Path], tiny_base: Path, tmp_path: Path, taught: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result = measure(tiny_base, paths, 8, 60.0, tmp_path, lambda *_: None)
+    first, second = result["developers"]
+    assert [first["name"], second["name"]] == ["ann", "bob"]
+    assert [first["verdict"], second["verdict"]] == ["promoted", "kept"]
+    assert list(first["columns"]) == ["base", "context", "memory", "adapter", "other"]
+    assert first["positions"] == 2 * 4 and result["promoted"] == 1
+    assert first["columns"]["adapter"] != first["columns"]["memory"]
+    assert all(len(row) == len(HEAD) for row in table(result))
+    assert "return" not in (tmp_path / "ann" / "lines.jsonl").read_text()
+    monkeypatch.setattr(bench_personal, "Engine", None)
+    assert measure(tiny_base, paths, 8, 60.0, tmp_path, lambda *_: None) == result
+
+
+def test_one_history_has_no_other(paths: list[Path], tiny_base: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="at least two"):
+        measure(tiny_base, paths[:1], 8, 60.0, tmp_path, lambda *_: None)
+
+
+def row(verdict: str, points: float, worse: float) -> dict[str, Any]:
+    columns = {
+        "memory": {"exact_match": 0.2, "bits_per_byte": 1.0},
+        "adapter": {"exact_match": 0.2 + points / 100, "bits_per_byte": 0.9},
+    }
+    return {"verdict": verdict, "columns": columns, "worse": worse}
+
+
+def test_what_was_kept_counts_as_no_gain() -> None:
+    found = summary([row("promoted", 4, 1.0), row("kept", -8, 0.0), row("promoted", 2, 1.0)])
+    assert found["median_points"] == 2 and found["promoted"] == 2 and found["worse"] == 0
+    assert found["median_bits_saved"] == pytest.approx(0.1)
+
+
+def test_worse_is_what_is_worse_among_so_many() -> None:
+    """Holm: the smallest of three must stay below 0.05 / 3, the next below 0.05 / 2."""
+    assert summary([row("promoted", 0, p) for p in (0.01, 0.02, 0.9)])["worse"] == 2
+    assert summary([row("promoted", 0, p) for p in (0.02, 0.02, 0.9)])["worse"] == 0
+    assert summary([row("kept", 0, 0.0)])["worse"] == 0

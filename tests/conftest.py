@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
@@ -69,6 +70,16 @@ def needs(prefill: str) -> None:
     """Without the instructions that a kernel is made for it is wrong, and nobody is given it."""
     if not usable(prefill):
         pytest.skip(f"this CPU does not compute {prefill} rightly")
+
+
+@pytest.fixture
+def plain_cpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Training in a given type on one thread: two wait for each other on a busy machine, a probe may say anything."""
+    monkeypatch.setattr("habitab_adapters.pretrain.machine.faster_kind", lambda: "float32")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

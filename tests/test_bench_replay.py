@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from habitab_adapters import workbench
+from habitab_adapters.ledger import Ledger
 from habitab_adapters.lines import Line
 from habitab_adapters.registry import Registry
 from habitab_adapters.repository import Checkout
@@ -22,7 +23,7 @@ from habitab_engine.lora import Lora
 from habitab_engine.types import SOURCES, Completion, CompletionRequest, Folder, OpenText, Suggestion
 from habitab_server import bench, bench_replay, cli
 from habitab_server.bench_figures import Typed
-from habitab_server.bench_replay import ADAPTER, COLUMNS, Column, Desk, Ledger, type_line
+from habitab_server.bench_replay import ADAPTER, COLUMNS, Column, Desk, type_line
 from histories import History
 from loras import facts_of, random_lora
 
@@ -390,9 +391,9 @@ def test_the_ledger_holds_no_code(player: Player) -> None:
 
 
 def test_a_ledger_gives_back_what_was_put_in(tmp_path: Path) -> None:
-    with Ledger(tmp_path / "l") as ledger:
+    with Ledger(tmp_path / "l", Typed) as ledger:
         ledger.add("base", "c:a.py:1", Typed(bits=0.125, exact=1))
-    with Ledger(tmp_path / "l") as ledger:
+    with Ledger(tmp_path / "l", Typed) as ledger:
         assert ("base", "c:a.py:1") in ledger and ("base", "c:a.py:2") not in ledger
         assert ledger["base", "c:a.py:1"] == Typed(bits=0.125, exact=1)
 

@@ -7,12 +7,10 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-import torch
 
 from habitab_adapters import learn as learning
 from habitab_adapters.evaluate import Known
 from habitab_adapters.learn import compared, learn
-from habitab_adapters.pretrain import machine
 from habitab_adapters.registry import Registry
 from habitab_adapters.strangers import Forgetting
 from habitab_engine.errors import InputError
@@ -22,19 +20,11 @@ from histories import History
 
 COMMITS = 60
 
+pytestmark = pytest.mark.usefixtures("plain_cpu")
+
 
 class KilledError(Exception):
     """What a test ends a run with."""
-
-
-@pytest.fixture(autouse=True)
-def plain_cpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A given type and one thread: on a busy machine two wait for each other."""
-    monkeypatch.setattr(machine, "faster_kind", lambda: "float32")
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

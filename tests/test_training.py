@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -11,7 +11,6 @@ import torch
 
 from conftest import write_tiny
 from habitab_adapters import training
-from habitab_adapters.pretrain import machine
 from habitab_adapters.training import Course, Moment, Training, order
 from habitab_adapters.tuned import Lesson
 from habitab_engine.checkpoint import Checkpoint, load_checkpoint
@@ -19,19 +18,11 @@ from habitab_engine.errors import InputError
 
 COURSE = Course(rank=4, alpha=8.0, rate=2e-2, batch=4, passes=6, seconds=300.0, device="cpu")
 
+pytestmark = pytest.mark.usefixtures("plain_cpu")
+
 
 class KilledError(Exception):
     """What a test ends a run with."""
-
-
-@pytest.fixture(autouse=True)
-def plain_cpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A given type and one thread: on a busy machine two wait for each other."""
-    monkeypatch.setattr(machine, "faster_kind", lambda: "float32")
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

@@ -6,21 +6,19 @@ the commits as in the replay; nothing is typed there, so all engines are asked t
 
 from __future__ import annotations
 
-import json
 import tempfile
 import threading
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 
 from habitab_adapters.bits import bits_of
 from habitab_adapters.handwork import content_of
+from habitab_adapters.ledger import Ledger
 from habitab_adapters.lines import Line, Plan
 from habitab_adapters.repository import Checkout, Repository
 from habitab_adapters.workbench import Workbench
 from habitab_engine.engine import Engine
-from habitab_engine.home import open_private
 from habitab_engine.types import SOURCES, CompletionRequest
 
 PATIENCE_MS = 60_000.0  # a slow machine changes nothing
@@ -74,42 +72,12 @@ def _suggested(engine: Engine, request: CompletionRequest) -> str:
     return found[0].text.partition("\n")[0].rstrip() if found else ""
 
 
-class Ledger:
-    """Lines that were asked, on disk by a key of what was asked, without any of their text; a killed run goes on."""
-
-    def __init__(self, path: Path) -> None:
-        self._done: dict[tuple[str, str], Known] = {}
-        whole = path.read_bytes().rpartition(b"\n") if path.exists() else (b"", b"", b"")
-        for row in map(json.loads, whole[0].splitlines()):
-            key = row.pop("column"), row.pop("line")
-            self._done[key] = Known(**row)
-        self._file = open_private(path, "ab")
-        self._file.truncate(len(whole[0]) + len(whole[1]))  # what was being written when a run was killed
-
-    def __enter__(self) -> Ledger:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, at: TracebackType | None) -> None:
-        self._file.close()
-
-    def __contains__(self, key: tuple[str, str]) -> bool:
-        return key in self._done
-
-    def __getitem__(self, key: tuple[str, str]) -> Known:
-        return self._done[key]
-
-    def add(self, column: str, line: str, known: Known) -> None:
-        self._done[column, line] = known
-        self._file.write(json.dumps({"column": column, "line": line} | asdict(known)).encode() + b"\n")
-        self._file.flush()
-
-
 def ask_all(
     engine: Engine,
     column: str,
     plan: Plan,
     repository: Repository,
-    ledger: Ledger,
+    ledger: Ledger[Known],
     view: View,
     advance: Callable[[], object] = bool,
 ) -> list[Known]:

@@ -23,7 +23,8 @@ import numpy as np
 
 from habitab_adapters.dataset import Stretch, Writer, own_stretches
 from habitab_adapters.estimates import interval, resamples
-from habitab_adapters.evaluate import Known, Ledger, View, ask_all
+from habitab_adapters.evaluate import Known, View, ask_all
+from habitab_adapters.ledger import Ledger
 from habitab_adapters.lines import Plan, plan_of
 from habitab_adapters.registry import Registry
 from habitab_adapters.repository import Checkout, Commit, Repository, configured_author
@@ -317,7 +318,7 @@ def _judged(
     engines = {"before": before, "after": merged(checkpoint, lora)}
     total, done = len(engines) * sum(len(plan.lines) for plan in plans), 0
     found: dict[str, list[Known]] = {}
-    with Ledger(work / f"lines-{lora.alpha:g}.jsonl") as ledger:
+    with Ledger(work / f"lines-{lora.alpha:g}.jsonl", Known) as ledger:
 
         def advance() -> None:
             nonlocal done

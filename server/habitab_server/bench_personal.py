@@ -23,7 +23,8 @@ import numpy as np
 from habitab_adapters import learn
 from habitab_adapters.dataset import own_stretches
 from habitab_adapters.estimates import interval, resamples
-from habitab_adapters.evaluate import Known, Ledger, View, ask_all
+from habitab_adapters.evaluate import Known, View, ask_all
+from habitab_adapters.ledger import Ledger
 from habitab_adapters.lines import Plan, plan_of
 from habitab_adapters.registry import Registry
 from habitab_adapters.repository import Repository
@@ -118,7 +119,7 @@ def _asked(
     columns: dict[str, tuple[View, Lora | None]] = {name: (view, None) for name, view in PLAIN.items()}
     columns |= {name: (View(), loras[name]) for name in ADAPTED}
     found: dict[str, list[Known]] = {}
-    with Ledger(folder / "lines.jsonl") as ledger:
+    with Ledger(folder / "lines.jsonl", Known) as ledger:
         for name, (view, lora) in columns.items():
             if any((name, line) not in ledger for line in person.plan.lines):
                 engine = Engine(merged(checkpoint, lora) if lora else checkpoint, EngineSettings())

@@ -25,7 +25,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 from uuid import uuid4
 
@@ -34,13 +33,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 import habitab_adapters
 from habitab_adapters.handwork import content_of
+from habitab_adapters.ledger import Ledger
 from habitab_adapters.lines import SEED, Line, Plan, make_plan
 from habitab_adapters.registry import Registry
 from habitab_adapters.repository import Checkout, Repository
 from habitab_adapters.workbench import Observing, Workbench
 from habitab_engine import __version__, gate
 from habitab_engine.config import EngineSettings, Settings
-from habitab_engine.home import Home, open_private, private_folder
+from habitab_engine.home import Home, private_folder
 from habitab_engine.likeness import similarity
 from habitab_engine.syntax import language_of
 from habitab_engine.types import SOURCES, Completion, CompletionRequest
@@ -204,37 +204,6 @@ def _first_line(text: str) -> str:
     return text.partition("\n")[0].rstrip()
 
 
-class Ledger:
-    """Finished lines on disk, one JSON object a line, without any of their text; a killed run goes on behind them."""
-
-    def __init__(self, path: Path) -> None:
-        self._done: dict[tuple[str, str], Typed] = {}
-        whole = path.read_bytes().rpartition(b"\n") if path.exists() else (b"", b"", b"")
-        for row in map(json.loads, whole[0].splitlines()):
-            key = row.pop("column"), row.pop("line")
-            self._done[key] = Typed(**row)
-        self._file = open_private(path, "ab")
-        self._file.truncate(len(whole[0]) + len(whole[1]))  # what was being written when a run was killed
-
-    def __enter__(self) -> Ledger:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, at: TracebackType | None) -> None:
-        self._file.close()
-
-    def __contains__(self, key: tuple[str, str]) -> bool:
-        return key in self._done
-
-    def __getitem__(self, key: tuple[str, str]) -> Typed:
-        """What a line came to in a column, by the key of the column and the line's id."""
-        return self._done[key]
-
-    def add(self, column: str, line: str, typed: Typed) -> None:
-        self._done[column, line] = typed
-        self._file.write(json.dumps({"column": column, "line": line} | asdict(typed)).encode() + b"\n")
-        self._file.flush()
-
-
 def measure(
     home: Home,
     base: Path | None,
@@ -257,7 +226,7 @@ def measure(
         plan = make_plan(repository, split, events, author)
         version, lora, columns = _adapter(Registry(home, base), adapter)
         facts = [repository.head(), split, events, (author or "").casefold(), SEED, asdict(settings)]
-        with Ledger(_ledger_file(home, base, facts)) as ledger, progress(plan, ledger, columns) as advance:
+        with Ledger(_ledger_file(home, base, facts), Typed) as ledger, progress(plan, ledger, columns) as advance:
             for column in columns:
                 if not all((column.key, line) in ledger for line in plan.lines):
                     engine = functools.partial(load, settings, lora if column.adapter else None)
@@ -296,7 +265,7 @@ def _ledger_file(home: Home, base: Path | None, facts: list[Any]) -> Path:
     code = hashlib.sha256()
     here, adapters, engine = (Path(file).parent for file in (__file__, habitab_adapters.__file__, gate.__file__))
     own = [here / f"{name}.py" for name in ("documents", "suggestions")]
-    own += [adapters / f"{name}.py" for name in ("bits", "handwork", "lines", "repository", "workbench")]
+    own += [adapters / f"{name}.py" for name in ("bits", "handwork", "ledger", "lines", "repository", "workbench")]
     for file in [Path(__file__), *own, *sorted(engine.glob("*.py"))]:
         code.update(file.read_bytes())
     key = json.dumps([__version__, code.hexdigest(), describe(base)["sha256"], *facts])
@@ -307,7 +276,7 @@ def _replay(
     column: Column,
     plan: Plan,
     repository: Repository,
-    ledger: Ledger,
+    ledger: Ledger[Typed],
     load: Callable[[], tuple[Serving, Bits]],
     advance: Callable[[], None],
 ) -> None:
@@ -330,7 +299,7 @@ def _replay(
             engine.close()
 
 
-def _result(plan: Plan, ledger: Ledger, columns: Sequence[Column]) -> Result:
+def _result(plan: Plan, ledger: Ledger[Typed], columns: Sequence[Column]) -> Result:
     done = {column.name: [ledger[column.key, line] for line in plan.lines] for column in columns}
     figures = summary(done, [line.partition(":")[0] for line in plan.lines])
     counts = {"past_commits": plan.past, "commits": plan.replayed, "available": plan.available}
@@ -339,7 +308,7 @@ def _result(plan: Plan, ledger: Ledger, columns: Sequence[Column]) -> Result:
 
 
 @contextmanager
-def progress(plan: Plan, ledger: Ledger, columns: Sequence[Column]) -> Iterator[Callable[[], None]]:
+def progress(plan: Plan, ledger: Ledger[Typed], columns: Sequence[Column]) -> Iterator[Callable[[], None]]:
     """A bar on standard error with the time left; what it gives is called after each line."""
     bar = Progress(
         TextColumn("Typing"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=Console(stderr=True)

@@ -14,11 +14,16 @@ def bars() -> Iterator[Callable[[str, float], None]]:
     """What it gives is told a phase and the share of it that is done."""
     columns = (TextColumn("{task.description:<10}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
     tasks: dict[str, TaskID] = {}
-    with Progress(*columns, console=Console(stderr=True)) as shown:
+    shown = Progress(*columns, console=Console(stderr=True))
 
-        def tell(phase: str, done: float) -> None:
-            if phase not in tasks:
-                tasks[phase] = shown.add_task(phase, total=1.0)
-            shown.update(tasks[phase], completed=done)
+    def tell(phase: str, done: float) -> None:
+        if phase not in tasks:
+            shown.start()  # not before there is something to show: a refusal is one sentence alone
+            tasks[phase] = shown.add_task(phase, total=1.0)
+        shown.update(tasks[phase], completed=done)
 
+    try:
         yield tell
+    finally:
+        if tasks:
+            shown.stop()

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from habitab_engine.checkpoint import ModelConfig
-from habitab_engine.export import ARCHITECTURES, interleave
+from habitab_engine.export import ARCHITECTURES, interleave, write_out
 from habitab_engine.lora import Lora
 
 
@@ -28,12 +28,7 @@ def write_gguf_lora(lora: Lora, config: ModelConfig, file: Path) -> None:
         known = names.get_name(matrix, try_suffixes=(".weight",))
         writer.add_tensor(f"{known}.lora_a", _array(a))
         writer.add_tensor(f"{known}.lora_b", _rows(matrix, _array(b), config))
-    try:
-        writer.write_header_to_file()
-        writer.write_kv_data_to_file()
-        writer.write_tensors_to_file()
-    finally:
-        writer.close()
+    write_out(writer)
 
 
 def _rows(matrix: str, b: np.ndarray, config: ModelConfig) -> np.ndarray:

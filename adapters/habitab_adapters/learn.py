@@ -49,7 +49,7 @@ SELECTING = 1 / 3  # of those, the older ones: they say when to stop
 FEWEST_LESSONS, FEWEST_COMMITS = 20, 20  # to train on, and that decide
 MOST_LESSONS, MOST_SELECTING, MOST_LINES = 1_200, 24, 160
 RUN = 3  # lines in a row that are judged: fewer in more commits say more
-PROMPT_TOKENS = 512  # half of the engine's: a step is twice as fast, and more was not better
+PROMPT_TOKENS = 512  # half of the engine's: a step is about twice as fast
 MOST_BITS, MOST_KL = 0.02, 0.05  # on strangers' code: more bits a token, nats of KL(base || new)
 LEAST_SCALE = 0.1
 SAMPLE = 5  # every fifth place tells whether all have to be asked
@@ -279,12 +279,10 @@ def _weakened(checkpoint: Checkpoint, lora: Lora, tell: Tell) -> tuple[Lora, dic
     low, scale, metrics = 0.0, 1.0, dict[str, Any]()
     strangers = Strangers(checkpoint, EngineSettings())
 
-    def fits(at: float, stride: int) -> bool:
-        found = strangers.compare(
-            merged(checkpoint, lora.scaled(at)), lambda done: tell("Strangers", done), stride=stride
-        )
+    def fits(weak: Checkpoint, stride: int) -> bool:
+        found = strangers.compare(weak, lambda done: tell("Strangers", done), stride=stride)
         metrics.update(
-            scale=round(at, 4),
+            scale=round(scale, 4),
             strangers_bits_per_token=round(found.bits_per_token_delta, 4),
             strangers_kl_nats=round(found.kl_nats, 4),
             strangers_exact_match=round(found.exact_match_delta, 4),
@@ -293,7 +291,8 @@ def _weakened(checkpoint: Checkpoint, lora: Lora, tell: Tell) -> tuple[Lora, dic
 
     try:
         while not low and scale >= LEAST_SCALE:
-            if fits(scale, SAMPLE) and fits(scale, 1):
+            weak = merged(checkpoint, lora.scaled(scale))
+            if fits(weak, SAMPLE) and fits(weak, 1):
                 low = scale
             scale /= 2
     finally:
@@ -346,8 +345,8 @@ def compared(before: Sequence[Known], after: Sequence[Known], commits: Sequence[
     for commit, old, new in zip(commits, before, after, strict=True):
         sums[names[commit]] += (old.asked, old.exact, new.exact, old.bytes, old.bits, new.bits)
     drawn = resamples(len(names)) @ sums
-    (asked, exact, exact_new, size, bits, bits_new), whole = sums.sum(0), drawn
-    points = 100 * (whole[:, 2] - whole[:, 1]) / whole[:, 0]
+    asked, exact, exact_new, size, bits, bits_new = sums.sum(0)
+    points = 100 * (drawn[:, 2] - drawn[:, 1]) / drawn[:, 0]
     return {
         "positions": int(asked),
         "commits": len(names),
@@ -356,7 +355,7 @@ def compared(before: Sequence[Known], after: Sequence[Known], commits: Sequence[
         "exact_points": interval(points),
         "bits_before": round(bits / size, 4),
         "bits_after": round(bits_new / size, 4),
-        "bits_ratio": interval(whole[:, 5] / whole[:, 4]),
+        "bits_ratio": interval(drawn[:, 5] / drawn[:, 4]),
     }
 
 

@@ -8,7 +8,6 @@ never seen it. The same installation of Python gives the same places.
 
 from __future__ import annotations
 
-import itertools
 import math
 import random
 import re
@@ -96,7 +95,7 @@ class Strangers:
         """
         stop, chosen = stop or threading.Event(), range(0, len(self._places), stride)
         missing = [i for i in chosen if i not in self._said]
-        counted = itertools.count(1)
+        counted = count(1)
 
         def look(i: int) -> tuple[Tensor, bool]:
             found = self._look(self._places[i], stop)

@@ -38,7 +38,7 @@ PATIENCE = 3  # steps in a row whose gradients may be no numbers
 
 @dataclass(frozen=True, slots=True)
 class Course:
-    """How an adapter is trained; the defaults won on real histories (README, "Personal adapters")."""
+    """How an adapter is trained; the defaults are usual ones, not yet chosen on histories."""
 
     rank: int = 16
     alpha: float = 32.0
@@ -143,8 +143,8 @@ class Training:
                 group["lr"] = self._rate(done)
             self._optimiser.step()
             self._odd = 0
-        elif (odd := self._odd + 1) <= PATIENCE:
-            self._odd = odd
+        elif self._odd < PATIENCE:
+            self._odd += 1
         else:
             raise InputError("The training's loss is no number any more: learn again with fewer examples.")
         self._optimiser.zero_grad()

@@ -172,6 +172,11 @@ def _write_gguf(
     _add_shape(writer, checkpoint, kind)
     _add_tokenizer(writer, checkpoint, tokenizer, pre)
     _add_tensors(writer, checkpoint, q8=kind == gguf.LlamaFileType.MOSTLY_Q8_0)
+    write_out(writer)
+
+
+def write_out(writer: gguf.GGUFWriter) -> None:
+    """Write all that was added to its file, and close it."""
     try:
         writer.write_header_to_file()
         writer.write_kv_data_to_file()

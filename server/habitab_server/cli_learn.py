@@ -24,7 +24,13 @@ _FIGURES = (
 @click.argument("paths", metavar="PATH…", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--author", metavar="EMAIL", help="Whose commits; by default who git says you are.")
 @click.option("--since", metavar="DATE", type=click.DateTime(["%Y-%m-%d"]), help="Only what was written from then on.")
-@click.option("--minutes", type=click.FloatRange(1, 1440), default=25, show_default=True, help="How long, at most.")
+@click.option(
+    "--minutes",
+    type=click.FloatRange(1, 1440),
+    default=25,
+    show_default=True,
+    help="How long, about; training has six tenths.",
+)
 @click.pass_obj
 def learn_command(
     session: Session, paths: tuple[Path, ...], author: str | None, since: datetime | None, minutes: float

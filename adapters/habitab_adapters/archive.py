@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any
 
 from habitab_adapters.container import printable, read_container, refuse, shown
 from habitab_adapters.facts import CREATED, WORD, are_metrics, fits, is_base, parse
-from habitab_adapters.registry import CONFIG, WEIGHTS, Registry, Version, base_fault, digest
+from habitab_adapters.registry import CONFIG, WEIGHTS, Registry, Version, base_fault
 from habitab_engine.errors import AdapterError, HabitabError, InputError
-from habitab_engine.home import open_private
+from habitab_engine.home import open_private, sha256_of
 
 if TYPE_CHECKING:
     from habitab_engine.checkpoint import Checkpoint
@@ -193,7 +193,7 @@ def _version_of(registry: Registry, members: Mapping[str, Mapping[str, Any]]) ->
     """The version that has the same two files, if there is one."""
     weights, config = members[WEIGHTS]["sha256"], members[CONFIG]["sha256"]
     for version in registry.versions():
-        if version.facts.get("sha256") == weights and digest(registry.path(version.name) / CONFIG) == config:
+        if version.facts.get("sha256") == weights and sha256_of(registry.path(version.name) / CONFIG) == config:
             return version.name
     return None
 

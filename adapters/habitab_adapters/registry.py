@@ -6,7 +6,6 @@ tensors are read or written.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -23,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from habitab_adapters.facts import CREATED, SHA256, WORD, are_metrics, fits, is_base, parse
 from habitab_engine.adapters import FACTS, POINTER, WEIGHTS
 from habitab_engine.errors import AdapterError
-from habitab_engine.home import Home, private_folder
+from habitab_engine.home import Home, private_folder, sha256_of
 from habitab_engine.locks import locked
 
 if TYPE_CHECKING:
@@ -147,7 +146,7 @@ class Registry:
             draft = Path(tempfile.mkdtemp(prefix=_DRAFT, dir=self.folder))
             try:
                 write_lora(draft, lora)
-                about |= {"version": name, "sha256": digest(draft / WEIGHTS)}
+                about |= {"version": name, "sha256": sha256_of(draft / WEIGHTS)}
                 (draft / FACTS).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
                 for file in draft.iterdir():
                     file.chmod(0o600)
@@ -284,12 +283,6 @@ def base_fault(made_for: Mapping[str, str], base_id: str, sha256: str) -> str:
     return ""
 
 
-def digest(path: Path) -> str:
-    """The sha256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _about(lora: Lora, facts: Mapping[str, Any]) -> dict[str, Any]:
     """habitab.json without what is known only once the files are written. Raises AdapterError."""
     now = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
@@ -316,7 +309,7 @@ def _facts(place: Path) -> dict[str, Any]:
         raise ValueError(fault)
     if facts["version"] != place.name:
         raise ValueError(f"{FACTS} is that of another version")
-    if facts["sha256"] != digest(place / WEIGHTS):
+    if facts["sha256"] != sha256_of(place / WEIGHTS):
         raise ValueError(f"the checksum of {WEIGHTS} is not the one in {FACTS}")
     return facts
 

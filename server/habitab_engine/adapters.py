@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from habitab_engine.errors import AdapterError
+from habitab_engine.home import sha256_of
 
 POINTER, FACTS, WEIGHTS = "active.json", "habitab.json", "adapter_model.safetensors"
 ADVICE = "activate another version with `habitab adapters activate`"
@@ -61,8 +61,7 @@ def verified(folder: Path, version: str, base_id: str, base_sha256: str) -> Path
 
 def _digest(path: Path) -> str:
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return sha256_of(path)
     except OSError as error:
         raise _unreadable(path, error) from error
 

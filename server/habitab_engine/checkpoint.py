@@ -23,6 +23,7 @@ from torch import Tensor
 import habitab_base
 from habitab_engine.errors import BaseModelError, DamagedBaseError, MissingBaseError
 from habitab_engine.families import detect
+from habitab_engine.home import sha256_of
 
 EMBEDDED = Path(habitab_base.__file__).parent
 INDEX = "model.safetensors.index.json"
@@ -164,7 +165,7 @@ def load_checkpoint(folder: Path | None) -> Checkpoint:
     config = load_config(place)
     shards, promised = _shards(place)
     with ThreadPoolExecutor(max_workers=2) as pool:
-        hashing = pool.map(_digest, shards)
+        hashing = pool.map(sha256_of, shards)
         raw = {name: tensor for shard in shards for name, tensor in _read_shard(shard).items()}
         digests = dict(zip((s.name for s in shards), hashing, strict=True))
     _check_digests(place, digests, promised)
@@ -332,11 +333,6 @@ def _no_weights(place: Path) -> BaseModelError:
             "save the model as safetensors and try again."
         )
     return MissingBaseError(f"There is no {SINGLE} and no {INDEX} in {place}; {_advice(place)}.")
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _read_shard(path: Path) -> dict[str, Tensor]:

@@ -170,6 +170,12 @@ def open_private(path: str | Path, mode: str = "ab") -> IO[bytes]:
     return open(path, mode, opener=lambda p, flags: os.open(p, flags, 0o600))
 
 
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal digits. Raises OSError."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def engine_key(home: Home) -> bytes:
     """The 32 secret bytes that clients and engine show each other, made at the first call.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from habitab_engine.checkpoint import SINGLE, Checkpoint, ModelConfig
 from habitab_engine.errors import InputError
+from habitab_engine.home import sha256_of
 
 KEPT = 2
 # A state is there when its notes are: they are written last.
@@ -32,7 +32,7 @@ def save(folder: Path, step: int, tensors: Mapping[str, Tensor], notes: Mapping[
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         _write_tensors(path, tensors)
-        about = {**notes, "step": step, "sha256": digest(path)}
+        about = {**notes, "step": step, "sha256": sha256_of(path)}
         _write_text(path.with_suffix(".json"), json.dumps(about, indent=1))
         for old in sorted(folder.glob(NOTES))[:-KEPT]:
             old.unlink()
@@ -49,7 +49,7 @@ def latest(folder: Path, progress: Callable[[str], None]) -> tuple[dict[str, Any
         weights = path.with_suffix(WEIGHTS)
         try:
             notes = json.loads(path.read_text(encoding="utf-8"))
-            if digest(weights) == notes["sha256"]:
+            if sha256_of(weights) == notes["sha256"]:
                 return notes, load_file(weights)
         except (OSError, ValueError, KeyError, TypeError, SafetensorError):
             pass  # as damaged as one with another checksum
@@ -70,12 +70,6 @@ def write_model(folder: Path, source: Checkpoint, config: ModelConfig, tensors: 
         shutil.copyfile(source.folder / "tokenizer.json", folder / "tokenizer.json")
         _write_text(folder / "config.json", json.dumps(fields, indent=1) + "\n")
         _write_tensors(folder / SINGLE, tensors)
-
-
-def digest(path: Path) -> str:
-    """The sha256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _set_aside(*paths: Path) -> None:

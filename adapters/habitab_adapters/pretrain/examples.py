@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import hashlib
 import json
 import multiprocessing
 import zlib
@@ -25,6 +24,7 @@ from habitab_adapters.pretrain.fim import Document, Example, Maker, Recipe
 from habitab_adapters.pretrain.related import Package
 from habitab_adapters.pretrain.shards import Examples, Made, Shards, read
 from habitab_engine.errors import InputError
+from habitab_engine.home import sha256_of
 from habitab_engine.tokenizer import Tokenizer
 
 __all__ = ["DOCUMENTS", "VALIDATION", "Examples", "Recipe", "describe", "make", "read"]
@@ -209,7 +209,6 @@ def _parts(documents: Iterable[Document]) -> Iterator[tuple[Document, ...]]:
 def _digest(path: Path) -> str:
     """The SHA-256 of a file. Raises InputError where it cannot be read."""
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return sha256_of(path)
     except OSError as error:
         raise InputError(f"There is no corpus at {path} ({error.strerror}); make it first.") from error

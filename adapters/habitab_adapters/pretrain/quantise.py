@@ -19,9 +19,9 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from habitab_adapters.pretrain.checkpoints import digest
 from habitab_engine.checkpoint import INDEX, SCALE, RowInt8, at_random, load_checkpoint, quantise_rows
 from habitab_engine.errors import InputError
+from habitab_engine.home import sha256_of
 
 SHARD_BYTES = 48_000_000
 SEED = 0
@@ -91,6 +91,6 @@ def _write_shards(place: Path, stored: Mapping[str, dict[str, Tensor]], limit: i
     index = {
         "metadata": {"format": "int8 per row, scale float32", "total_size": sum(map(_size, shards))},
         "weight_map": {tensor: name for name, shard in zip(names, shards, strict=True) for tensor in shard},
-        "sha256": {name: digest(place / name) for name in names},
+        "sha256": {name: sha256_of(place / name) for name in names},
     }
     (place / INDEX).write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")

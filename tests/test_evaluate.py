@@ -40,7 +40,7 @@ def asked(history: History, path: Path, view: View) -> list[Known]:
     try:
         with Repository(history.folder) as repository, Ledger(path, Known) as ledger:
             plan = plan_of(repository, repository.commits()[1:], None)
-            return ask_all(engine, "own", plan, repository, ledger, view)
+            return ask_all(engine, {"own": view}, plan, repository, ledger)["own"]
     finally:
         engine.close()
 
@@ -61,3 +61,18 @@ def test_lines_are_asked_at_two_cursors_and_a_killed_run_comes_to_the_same(histo
 def test_an_engine_that_may_not_look_around_is_shown_nothing(history: History, tmp_path: Path) -> None:
     alone, around = (asked(history, tmp_path / f"{view.memory}.jsonl", view) for view in (View((), False), View()))
     assert sum(known.bits for known in alone) > sum(known.bits for known in around)
+
+
+def test_columns_that_share_their_prompts_come_to_what_each_comes_to_alone(history: History, tmp_path: Path) -> None:
+    engine = Engine.load(EngineSettings(threads=1, kernel="int8"))
+    views = {"context": View(memory=False), "memory": View()}
+    try:
+        with Repository(history.folder) as repository, Ledger(tmp_path / "both.jsonl", Known) as ledger:
+            plan = plan_of(repository, repository.commits()[1:], None)
+            both = ask_all(engine, views, plan, repository, ledger)
+    finally:
+        engine.close()
+    for name, view in views.items():
+        alone = asked(history, tmp_path / f"{name}.jsonl", view)
+        assert [k.bits for k in both[name]] == pytest.approx([k.bits for k in alone], rel=0.01)
+        assert [k.exact for k in both[name]] == [k.exact for k in alone]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,24 +74,27 @@ def _suggested(engine: Engine, request: CompletionRequest) -> str:
 
 def ask_all(
     engine: Engine,
-    column: str,
+    views: Mapping[str, View],
     plan: Plan,
     repository: Repository,
     ledger: Ledger[Known],
-    view: View,
     advance: Callable[[], object] = bool,
-) -> list[Known]:
-    """Ask `engine` of all lines of `plan` that are not in the ledger; of the others it is shown what was written."""
+) -> dict[str, list[Known]]:
+    """By column what `engine` knows of all lines of `plan`; it is asked only where the ledger does not know that yet.
+
+    `views` are those of the columns: some with the same sources share their prompts, and so the work for them.
+    """
+    looks_around = any(view.sources or view.memory for view in views.values())
     with tempfile.TemporaryDirectory(prefix="habitab-judge-") as folder:
-        bench = Workbench(engine, Checkout(repository, Path(folder)), bool(view.sources) or view.memory)
+        bench = Workbench(engine, Checkout(repository, Path(folder)), looks_around)
         for visit in plan.visits:
             content = content_of(repository, visit.commit.id, visit.path)
             bench.go_to(visit.commit)
             for line in visit.lines(content):
                 bench.show(line.path, line.opened)
-                if (column, line.id) not in ledger:
+                for column in [name for name in views if (name, line.id) not in ledger]:
                     bench.settle()
-                    ledger.add(column, line.id, ask(engine, bench, line, view))
+                    ledger.add(column, line.id, ask(engine, bench, line, views[column]))
                 advance()
             bench.show(visit.path, "\n".join(content))
-    return [ledger[column, line] for line in plan.lines]
+    return {column: [ledger[column, line] for line in plan.lines] for column in views}

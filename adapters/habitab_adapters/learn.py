@@ -330,7 +330,7 @@ def _judged(
                 found[column] = [
                     known
                     for history, plan in zip(histories, plans, strict=True)
-                    for known in ask_all(engine, column, plan, history.repository, ledger, View(), advance)
+                    for known in ask_all(engine, {column: View()}, plan, history.repository, ledger, advance)[column]
                 ]
             finally:
                 engine.close()

@@ -37,8 +37,10 @@ from habitab_engine.lora import Lora, merged, read_lora, write_lora
 from habitab_engine.types import SOURCES
 
 PAST = 0.85  # of the commits that wrote code
-PLAIN = {"base": View((), memory=False), "context": View(SOURCES, memory=False), "memory": View()}
+# What is asked of the bare base together, by column: the prompts of `context` and `memory` are the same.
+PLAIN = ({"base": View((), memory=False)}, {"context": View(SOURCES, memory=False), "memory": View()})
 ADAPTED = ("adapter", "other")
+COLUMNS = (*(name for views in PLAIN for name in views), *ADAPTED)
 WORSE = 0.05  # of all developers together (Holm, 1979)
 
 Tell = Callable[[str, float], None]
@@ -116,20 +118,20 @@ def _asked(
     person: Developer, checkpoint: Checkpoint, loras: Mapping[str, Lora | None], folder: Path, tell: Tell
 ) -> dict[str, list[Known]]:
     """By column; an adapter that was not made is the base."""
-    columns: dict[str, tuple[View, Lora | None]] = {name: (view, None) for name, view in PLAIN.items()}
-    columns |= {name: (View(), loras[name]) for name in ADAPTED}
-    found: dict[str, list[Known]] = {}
+    passes: list[tuple[dict[str, View], Lora | None]] = [(views, None) for views in PLAIN]
+    passes += [({name: View()}, loras[name]) for name in ADAPTED]
+    lines = person.plan.lines
     with Ledger(folder / "lines.jsonl", Known) as ledger:
-        for name, (view, lora) in columns.items():
-            if any((name, line) not in ledger for line in person.plan.lines):
-                engine = Engine(merged(checkpoint, lora) if lora else checkpoint, EngineSettings())
-                advance = _counting(tell, f"{person.name} {name}", len(person.plan.lines))
-                try:
-                    ask_all(engine, name, person.plan, person.history.repository, ledger, view, advance)
-                finally:
-                    engine.close()
-            found[name] = [ledger[name, line] for line in person.plan.lines]
-    return found
+        for views, lora in passes:
+            if all((name, line) in ledger for name in views for line in lines):
+                continue
+            engine = Engine(merged(checkpoint, lora) if lora else checkpoint, EngineSettings())
+            advance = _counting(tell, f"{person.name} {' and '.join(views)}", len(lines))
+            try:
+                ask_all(engine, views, person.plan, person.history.repository, ledger, advance)
+            finally:
+                engine.close()
+        return {name: [ledger[name, line] for line in lines] for name in COLUMNS}
 
 
 def _counting(tell: Tell, phase: str, total: int) -> Callable[[], None]:
@@ -205,7 +207,7 @@ def _holm(chances: Sequence[float]) -> Iterator[float]:
         yield chance
 
 
-HEAD = ["developer", "positions", *PLAIN, "memory + adapter", "memory + other's", "points", "bits", "verdict"]
+HEAD = ["developer", "positions", *COLUMNS[:3], "memory + adapter", "memory + other's", "points", "bits", "verdict"]
 
 
 def table(result: Mapping[str, Any]) -> list[list[str]]:
@@ -214,7 +216,7 @@ def table(result: Mapping[str, Any]) -> list[list[str]]:
         [
             row["name"],
             f"{row['positions']:,}",
-            *(f"{100 * row['columns'][name]['exact_match']:.1f} %" for name in (*PLAIN, *ADAPTED)),
+            *(f"{100 * row['columns'][name]['exact_match']:.1f} %" for name in COLUMNS),
             "{:+.1f} to {:+.1f}".format(*row["adapter_exact_points"]),
             "{:.3f} to {:.3f}".format(*row["adapter_bits_ratio"]),
             row["verdict"],

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from habitab_adapters import dataset
-from habitab_adapters.dataset import Stretch, own_stretches
+from habitab_adapters.dataset import Stretch, own_passages, own_stretches
+from habitab_adapters.handwork import content_of
 from habitab_adapters.learn import written
 from habitab_adapters.repository import Repository
 from habitab_adapters.tuned import Lesson
@@ -110,10 +114,67 @@ def test_long_stretches_are_cut_and_what_was_written_stands_above_the_next(
     found = lessons(history, tokenizer)
     assert len(found) > 2
     assert all(len(lesson.written) <= dataset.LONGEST_STRETCH + 1 for _, lesson in found)
-    assert "value_0 = compute" in found[1][0]
+    first = text(tokenizer, found[0][1].written).removesuffix("<|endoftext|>")
+    assert first.splitlines()[-1] in found[1][0] and first.splitlines()[-1] not in found[0][0]
 
 
 def test_binary_and_generated_files_are_passed_over(history: History) -> None:
     history.commit({"a.py": FIRST})
     history.commit({"a.py": b"\xff\xfe\x00binary", "vendor/x.py": LATER, "b.min.js": "var a=1;\n"})
     assert [s for s in stretches_of(history) if s.path != "a.py"] == []
+
+
+def passages_of(history: History, author: str) -> list[Stretch]:
+    with Repository(history.folder) as repository:
+        return own_passages(repository, [one for one in repository.commits() if one.author == author])
+
+
+def lines_of(history: History, passages: list[Stretch]) -> list[str]:
+    with Repository(history.folder) as repository:
+        return [
+            content_of(repository, passage.commit.id, passage.path)[number]
+            for passage in passages
+            for number in sorted(passage.own)
+        ]
+
+
+def test_passages_are_what_a_person_wrote_and_still_stands_the_newest_last(history: History) -> None:
+    history.commit({"a.py": FIRST + "\n\ndef gone():\n    return 'gone'\n"})
+    history.commit({"b.py": HELPER}, author="eve@x.org")
+    history.commit({"c.py": LATER.replace("half", "newer")})
+    history.commit({"a.py": FIRST})
+    passages = passages_of(history, "ada@x.org")
+    assert [passage.path for passage in passages] == ["a.py", "c.py"]
+    assert lines_of(history, passages[:1]) == FIRST.rstrip("\n").split("\n")
+    assert [passage.path for passage in passages_of(history, "eve@x.org")] == ["b.py"]
+
+
+def test_a_passage_is_written_between_what_stands_around_it(history: History, tokenizer: Tokenizer) -> None:
+    functions = [f"def step_{i}(value):\n    return value * {i} + {i}\n\n\n" for i in range(80)]
+    history.commit({"a.py": "".join(functions)})
+    passages = passages_of(history, "ada@x.org")
+    assert len(passages) > 2
+    with Repository(history.folder) as repository:
+        found = list(written(repository, tokenizer, passages, 512, lambda *_: None))
+    middle = min(found[1:-1], key=lambda lesson: len(lesson.written))
+    head, _, tail = text(tokenizer, middle.prompt).partition("<fim_middle>")
+    told = tail + text(tokenizer, middle.written).removesuffix("<|endoftext|>")
+    shown = head.partition("<fim_suffix>")[2].partition("<fim_prefix>")[0].strip()
+    assert shown and told.strip() and told + "\n\n\n" + shown in "".join(functions)
+
+
+@given(st.lists(st.sampled_from(["", "  ", "x = 1", "y" * 400]), max_size=60), st.integers(0, 5))
+def test_pieces_hold_every_line_that_is_not_blank_once(content: list[str], seed: int) -> None:
+    pieces = list(dataset._pieces(content, random.Random(seed)))
+    held = [number for first, last in pieces for number in range(first, last)]
+    assert held == sorted(set(held))
+    assert {number for number, line in enumerate(content) if line.strip()} <= set(held)
+    assert all(content[first].strip() and content[last - 1].strip() for first, last in pieces)
+
+
+def test_where_a_person_ends_may_count_for_nothing(history: History, tokenizer: Tokenizer) -> None:
+    history.commit({"a.py": FIRST})
+    with Repository(history.folder) as repository:
+        found = list(own_stretches(repository, repository.commits()))
+        [lesson] = written(repository, tokenizer, found, 512, lambda *_: None, end_weight=0.0)
+    assert lesson.weights[-1] == 0 and all(lesson.weights[:-1])

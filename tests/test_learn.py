@@ -48,7 +48,8 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """A random base knows nothing to forget and its judgement takes long: numbers are given instead."""
     monkeypatch.setattr(learning, "Strangers", lambda *_: Harmless())
     monkeypatch.setattr(learning, "FEWEST_COMMITS", 5)
-    monkeypatch.setattr(learning, "MOST_LESSONS", 24)
+    monkeypatch.setattr(learning, "MOST_PASSAGES", 4)
+    monkeypatch.setattr(learning, "MOST_STRETCHES", 24)
     monkeypatch.setattr(learning, "MOST_SELECTING", 3)
     monkeypatch.setattr(learning, "MOST_LINES", 12)
 

@@ -1,17 +1,22 @@
 """Training examples from a person's git history, in the very form in which the engine would have been asked.
 
-A commit's changes to a file are typed from the top down, as in the replay: above the cursor stands the file as the
-commit leaves it, below it the same without what is still to come. One example is a stretch of lines that the commit
-added to one place: the engine's prompt at its beginning, then the lines, then the end token. Only what the person
-wrote counts in the loss.
+There are two kinds. Passages are what the person wrote and still stands: the files as the newest commit leaves them are
+cut into pieces, and each is written between what stands above and below it. A text is learned once, however often it
+was changed on the way, and most tokens of an example count. Stretches are what a commit added in one place, typed from
+the top down as in the replay: above the cursor stands the file as the commit leaves it, below it the same without what
+is still to come. They show where a person ends.
+
+An example is the engine's prompt, then the lines, then the end token. Only what the person wrote counts in the loss.
 """
 
 from __future__ import annotations
 
+import random
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
+from statistics import median
 
 from habitab_adapters.handwork import content_of, is_typed, is_worth_typing
 from habitab_adapters.pretrain.fim import served
@@ -26,8 +31,10 @@ from habitab_engine.types import SOURCES, CompletionRequest, Snippet
 
 # Lines of other origin between two added ones that still make them one stretch.
 GAP = 3
-LONGEST_STRETCH = 256  # tokens that are written, about as many as a person types in one go
-WEIGHT = END_WEIGHT = 1.0  # of the loss of a token
+LONGEST_STRETCH = 384  # tokens that are written in one example
+SHORTEST_PASSAGE, LONGEST_PASSAGE = 150, 1_200  # characters: all lengths between are as frequent
+SEED = 0
+WEIGHT = 1.0  # of the loss of a token
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,15 +71,57 @@ def stretches(commit: Commit, added: Added) -> Iterator[Stretch]:
             yield Stretch(commit, added.path, part[0], part[-1] + 1, frozenset(part), every)
 
 
+def own_passages(repository: Repository, commits: Sequence[Commit]) -> list[Stretch]:
+    """What these commits wrote and still stands in the files as the last of them leaves them, the newest last."""
+    last, mine = commits[-1], dict[str, int]()  # when a line was typed, wherever it stands by now
+    by_id = {commit.id: when for when, commit in enumerate(commits)}
+    for added in repository.added([commit.id for commit in commits]):
+        if is_typed(added.path):
+            typed = [text for hunk in added.hunks for number, text in hunk if number not in added.moved]
+            mine |= dict.fromkeys(typed, by_id[added.commit])
+    found, as_left = list[tuple[float, Stretch]](), replace(last, parent=last.id)
+    for path, blob in repository.changes(repository.empty_tree, last.id):
+        content = content_of(repository, last.id, path) if blob and is_typed(path) else []
+        for begin, end in _pieces(content, random.Random(f"{SEED} {path}")):
+            lines = range(begin, end)
+            own = frozenset(number for number in lines if content[number] in mine)
+            ages = [mine[content[number]] for number in own if is_worth_typing(content[number])]
+            if ages and 2 * len(own) >= len(lines):
+                found.append((median(ages), Stretch(as_left, path, begin, end, own, frozenset(lines))))
+    return [passage for _, passage in sorted(found, key=lambda known: known[0])]
+
+
+def _pieces(content: Sequence[str], rng: random.Random) -> Iterator[tuple[int, int]]:
+    """Where a file is cut: the first line of each piece and the one behind its last, without blank lines there."""
+    first = last = 0
+    while last < len(content):
+        first, left = last, rng.randint(SHORTEST_PASSAGE, LONGEST_PASSAGE)
+        while last < len(content) and left > 0:
+            left -= len(content[last]) + 1
+            last += 1
+        filled = [number for number in range(first, last) if content[number].strip()]
+        if filled:
+            yield filled[0], filled[-1] + 1
+
+
 class Writer:
-    """Makes the examples of stretches, which must come in the order in which they were written."""
+    """Makes the examples of stretches; the files of the last ones stay open, as in an editor.
+
+    The end token's loss weighs `end_weight`.
+    """
 
     def __init__(
-        self, repository: Repository, bench: Workbench, shelves: Shelves, tokenizer: Tokenizer, budget: Budget
+        self,
+        repository: Repository,
+        bench: Workbench,
+        shelves: Shelves,
+        tokenizer: Tokenizer,
+        budget: Budget,
+        end_weight: float = WEIGHT,
     ) -> None:
         self._repository, self._bench, self._shelves = repository, bench, shelves
         self._tokenizer, self._budget, self._scanner = tokenizer, budget, Scanner()
-        self._end = tokenizer.special_ids[HABITAB.stops[0]]
+        self._end, self._end_weight = tokenizer.special_ids[HABITAB.stops[0]], end_weight
 
     def lessons(self, stretch: Stretch) -> Iterator[Lesson]:
         """Those of one stretch: several where it is long, none where a secret stands in it."""
@@ -118,7 +167,7 @@ class Writer:
         written = written[:LONGEST_STRETCH]
         weights = self._weights(prompt.healed, content, part, written)
         self._bench.show(part.path, "\n".join([*content[: part.last], *below]))
-        return Lesson(prompt.tokens, [*written, self._end], [*weights, END_WEIGHT])
+        return Lesson(prompt.tokens, [*written, self._end], [*weights, self._end_weight])
 
     def _snippets(self, request: CompletionRequest) -> tuple[Snippet, ...]:
         return self._shelves.snippets(request)

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from habitab_adapters.dataset import Stretch, Writer, own_stretches
+from habitab_adapters.dataset import WEIGHT, Stretch, Writer, own_passages, own_stretches
 from habitab_adapters.estimates import interval, resamples
 from habitab_adapters.evaluate import Known, View, ask_all
 from habitab_adapters.ledger import Ledger
@@ -44,12 +44,13 @@ from habitab_engine.lora import Lora, merged, with_version
 from habitab_engine.prompt import Budget
 from habitab_engine.tokenizer import Tokenizer
 
-NEWEST = 0.15  # of the commits, that are never trained on
+NEWEST, MOST_NEWEST = 0.15, 90  # of the commits, that are never trained on: a share, and not more than enough
 SELECTING = 1 / 3  # of those, the older ones: they say when to stop
 FEWEST_LESSONS, FEWEST_COMMITS = 20, 20  # to train on, and that decide
-MOST_LESSONS, MOST_SELECTING, MOST_LINES = 1_200, 24, 160
+MOST_PASSAGES, MOST_STRETCHES, MOST_SELECTING, MOST_LINES = 1_200, 100, 24, 160
 RUN = 3  # lines in a row that are judged: fewer in more commits say more
-PROMPT_TOKENS = 512  # half of the engine's: a step is about twice as fast
+# A quarter of the engine's: the shorter a prompt, the more is learned in the same time.
+PROMPT_TOKENS = 256
 MOST_BITS, MOST_KL = 0.02, 0.05  # on strangers' code: more bits a token, nats of KL(base || new)
 LEAST_SCALE = 0.1
 SAMPLE = 5  # every fifth place tells whether all have to be asked
@@ -146,7 +147,7 @@ def split(repository: Repository, commits: Sequence[Commit]) -> History:
     """By time, among the commits that wrote some code."""
     wrote = {stretch.commit.id for stretch in own_stretches(repository, commits)}
     writing = [commit for commit in commits if commit.id in wrote]
-    newest = round(NEWEST * len(writing))
+    newest = min(round(NEWEST * len(writing)), MOST_NEWEST)
     selecting = round(SELECTING * newest)
     past, new = writing[: len(writing) - newest], writing[len(writing) - newest :]
     return History(repository, past, new[:selecting], new[selecting:])
@@ -209,7 +210,7 @@ def candidate(
     if len(commits) < FEWEST_COMMITS:
         reason = _too_little("newer commits to judge by", len(commits), FEWEST_COMMITS)
         return Candidate(None, {}, "too_little", reason)
-    lessons, unseen = (list(_lessons(checkpoint, histories, part, most, tell)) for part, most in _PARTS)
+    lessons, unseen = (list(_lessons(checkpoint, histories, part, tell)) for part in (_to_learn, _to_select))
     if len(lessons) < FEWEST_LESSONS or not unseen:
         return Candidate(None, {}, "too_little", _too_little("places to learn from", len(lessons), FEWEST_LESSONS))
     trained = Training(checkpoint, lessons, Course(seconds=seconds * TRAINING), work).run(
@@ -222,36 +223,49 @@ def candidate(
     return Candidate(None if fault else lora, metrics | strange, "kept", fault)
 
 
-_PARTS: tuple[tuple[Callable[[History], list[Commit]], int], ...] = (
-    (lambda history: history.past, MOST_LESSONS),
-    (lambda history: history.selecting, MOST_SELECTING),
-)
+def _to_learn(history: History, most: float) -> list[Stretch]:
+    """The newest of what still stands, and of what was added lately: from the oldest to the newest."""
+    lately = list(own_stretches(history.repository, history.past))
+    passages = own_passages(history.repository, history.past)
+    return passages[-round(most * MOST_PASSAGES) :] + lately[-round(most * MOST_STRETCHES) :]
+
+
+def _to_select(history: History, most: float) -> list[Stretch]:
+    return list(own_stretches(history.repository, history.selecting))[-round(most * MOST_SELECTING) :]
 
 
 def _lessons(
     checkpoint: Checkpoint,
     histories: Sequence[History],
-    part: Callable[[History], list[Commit]],
-    most: int,
+    chosen: Callable[[History, float], list[Stretch]],
     tell: Tell,
 ) -> Iterator[Lesson]:
-    """The newest `most` stretches of that part of each history, from the oldest on."""
+    """Those of what is `chosen` of each history, which has an equal share of how many there may be.
+
+    Where a person ends is learned, but what is judged is the lines alone.
+    """
     vocabulary = load_vocabulary(checkpoint.folder, checkpoint.config)
     tokenizer = Tokenizer(checkpoint.folder, detect(vocabulary).tokens)
+    end_weight = WEIGHT if chosen is _to_learn else 0.0
     for history in histories:
-        found = list(own_stretches(history.repository, part(history)))[-(most // len(histories)) :]
-        yield from written(history.repository, tokenizer, found, PROMPT_TOKENS, tell)
+        found = chosen(history, 1 / len(histories))
+        yield from written(history.repository, tokenizer, found, PROMPT_TOKENS, tell, end_weight)
 
 
 def written(
-    repository: Repository, tokenizer: Tokenizer, stretches: Sequence[Stretch], prompt_tokens: int, tell: Tell
+    repository: Repository,
+    tokenizer: Tokenizer,
+    stretches: Sequence[Stretch],
+    prompt_tokens: int,
+    tell: Tell,
+    end_weight: float = WEIGHT,
 ) -> Iterator[Lesson]:
     """The lessons of stretches, each with the snippets that the engine would have chosen then."""
     shelves = Shelves()
     try:
         with tempfile.TemporaryDirectory(prefix="habitab-learn-") as folder:
             bench = Workbench(shelves, Checkout(repository, Path(folder)))
-            writer = Writer(repository, bench, shelves, tokenizer, Budget.of(prompt_tokens))
+            writer = Writer(repository, bench, shelves, tokenizer, Budget.of(prompt_tokens), end_weight)
             for number, stretch in enumerate(stretches, 1):
                 yield from writer.lessons(stretch)
                 tell("Reading", number / len(stretches))

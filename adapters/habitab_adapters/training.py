@@ -29,7 +29,7 @@ from habitab_engine.trim import trim
 BETAS = (0.9, 0.95)
 WARM_UP, FINAL = 10, 0.1  # steps until the full rate, and its share at the end
 NEWER = 3.0  # how many times as early the newest examples come as the oldest, on average
-JUDGE_STEPS = 25  # steps between two looks at what is not trained on
+JUDGE_STEPS = 50  # steps between two looks at what is not trained on
 SAVE_SECONDS = 120.0
 MOST_WRITTEN = 320  # tokens with gradients at once: half a gigabyte
 TRIM_STEPS = 8  # batches of many shapes leave holes in memory that is kept
@@ -42,7 +42,7 @@ class Course:
 
     rank: int = 16
     alpha: float = 32.0
-    rate: float = 4e-4
+    rate: float = 1e-3
     batch: int = 4
     passes: float = 1.0
     clip: float = 1.0

@@ -1,8 +1,9 @@
 """Does a person's adapter know what base, context and memory do not? Asked of several developers' real histories.
 
-The most frequent author of each history stands for a person. Of the commits in which they wrote code the first 85 % are
-the past: `habitab learn` is given them, with its own judge and verdict. Then the lines of the rest are asked, which
-nothing has seen: with every column, and with the adapter of the next developer in the place of one's own. It is a
+The most frequent author of each history stands for a person. Of the commits in which they wrote code the newest are
+put aside, as many as have the lines to ask, at most 15 %: an adapter is learned every night, and old ones serve nobody.
+`habitab learn` is given the rest, with its own judge and verdict. Then lines of the newest are asked, which nothing has
+seen: with every column, and with the adapter of the next developer in the place of one's own. It is a
 simulation; each line's figures are kept without any of its text, so that a killed run goes on.
 """
 
@@ -27,7 +28,7 @@ from habitab_adapters.evaluate import Known, View, ask_all
 from habitab_adapters.ledger import Ledger
 from habitab_adapters.lines import Plan, plan_of
 from habitab_adapters.registry import Registry
-from habitab_adapters.repository import Repository
+from habitab_adapters.repository import Commit, Repository
 from habitab_engine.checkpoint import Checkpoint, load_checkpoint
 from habitab_engine.config import EngineSettings
 from habitab_engine.engine import Engine
@@ -36,7 +37,8 @@ from habitab_engine.home import Home
 from habitab_engine.lora import Lora, merged, read_lora, write_lora
 from habitab_engine.types import SOURCES
 
-PAST = 0.85  # of the commits that wrote code
+NEWEST = 0.15  # of the commits that wrote code, at most
+MOST_OF_ONE = 24  # lines of a commit that count when they are put aside: many commits say more than a long one
 # What is asked of the bare base together, by column: the prompts of `context` and `memory` are the same.
 PLAIN = ({"base": View((), memory=False)}, {"context": View(SOURCES, memory=False), "memory": View()})
 ADAPTED = ("adapter", "other")
@@ -78,11 +80,22 @@ def _developer(repository: Repository, path: Path, positions: int) -> Developer:
     own = [commit for commit in commits if commit.author == author]
     wrote = {stretch.commit.id for stretch in own_stretches(repository, own)}
     writing = [commit for commit in own if commit.id in wrote]
-    now = round(PAST * len(writing))
-    plan = plan_of(repository, writing[now:], positions // 2, learn.RUN)
+    newest = _newest(repository, writing[len(writing) - round(NEWEST * len(writing)) :], positions // 2)
+    past, plan = writing[: len(writing) - len(newest)], plan_of(repository, newest, positions // 2, learn.RUN)
     if not plan.visits:
         raise InputError(f"The newest commits in {path} have no line of code: name another history.")
-    return Developer(_name(path), learn.split(repository, writing[:now]), plan)
+    return Developer(_name(path), learn.split(repository, past), plan)
+
+
+def _newest(repository: Repository, commits: Sequence[Commit], lines: int) -> list[Commit]:
+    """The newest of these commits that have so many lines to ask, or all."""
+    counts = Counter[str]()
+    for visit in plan_of(repository, commits, None).visits:
+        counts[visit.commit.id] += len(visit.typed)
+    found = list[Commit]()
+    while len(found) < len(commits) and sum(min(counts[one.id], MOST_OF_ONE) for one in found) < lines:
+        found.insert(0, commits[-1 - len(found)])
+    return found
 
 
 def _name(path: Path) -> str:

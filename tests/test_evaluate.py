@@ -49,7 +49,7 @@ def test_lines_are_asked_at_two_cursors_and_a_killed_run_comes_to_the_same(histo
     path = tmp_path / "lines.jsonl"
     found = asked(history, path, View())
     assert len(found) == 4 and all(known.asked == 2 and known.bits > 0 and known.bytes > 3 for known in found)
-    assert any(known.exact for known in found)
+    assert any(known.exact for known in found) and all(bool(known.exact) == bool(known.saved) for known in found)
     whole = path.read_bytes()
     path.write_bytes(whole[:-5])  # killed while the last line was written
     again = asked(history, path, View())

@@ -72,6 +72,8 @@ def better(*_: object) -> dict[str, object]:
         "exact_before": 0.2,
         "exact_after": 0.3,
         "exact_points": [5.0, 15.0],
+        "saved_before": 100,
+        "saved_after": 100,
         "bits_before": 1.0,
         "bits_after": 0.9,
         "bits_ratio": [0.85, 0.95],
@@ -94,7 +96,7 @@ def test_what_is_better_is_promoted_and_served(
     ("change", "reason"),
     [
         ({"bits_ratio": [0.9, 1.01]}, "not surely better"),
-        ({"exact_after": 0.19}, "Fewer of your own"),
+        ({"saved_after": 99}, "fewer characters"),
     ],
 )
 def test_what_is_not_surely_better_changes_nothing(
@@ -215,7 +217,7 @@ def test_two_do_not_learn_at_once(home: Home, tiny_base: Path, history: History)
 
 
 def known(exact: int, bits: float) -> Known:
-    return Known(2, exact, bits, 10)
+    return Known(2, exact, 9 * exact, bits, 10)
 
 
 def lines(gain: float) -> Iterator[tuple[Known, Known, str]]:
@@ -230,3 +232,4 @@ def test_a_gain_in_every_commit_is_sure_and_none_is_not() -> None:
         assert (found["bits_ratio"][1] < 1) is sure
         assert found["positions"] == 120 and found["commits"] == 30
         assert found["exact_points"] == [0.0, 0.0]
+        assert found["saved_before"] == found["saved_after"] == 9 * 30

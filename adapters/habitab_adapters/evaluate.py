@@ -34,11 +34,12 @@ class View:
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """One line: how many cursors were asked and at how many the rest of the line was suggested to the letter; the bits
-    of all of it from its first character on, and its length in bytes of UTF-8."""
+    """One line: how many cursors were asked, at how many the rest of the line was suggested to the letter, and how many
+    characters that saves; the bits of all of it from its first character on, and its length in bytes of UTF-8."""
 
     asked: int
     exact: int
+    saved: int
     bits: float
     bytes: int
 
@@ -48,8 +49,10 @@ def ask(engine: Engine, bench: Workbench, line: Line, view: View) -> Known:
     first = line.cursors[0]
     bits, size = bits_of(engine, _request(bench, line, first, view), line.rest(first))
     cursors = [first] if line.inner_cursor is None else [first, line.inner_cursor]
-    exact = sum(_suggested(engine, _request(bench, line, cursor, view)) == line.rest(cursor) for cursor in cursors)
-    return Known(len(cursors), exact, bits, size)
+    right = [
+        cursor for cursor in cursors if _suggested(engine, _request(bench, line, cursor, view)) == line.rest(cursor)
+    ]
+    return Known(len(cursors), len(right), sum(len(line.rest(cursor)) for cursor in right), bits, size)
 
 
 def _request(bench: Workbench, line: Line, cursor: int, view: View) -> CompletionRequest:

@@ -2,8 +2,8 @@
 none is.
 
 What the newest commits hold is never trained on: the older third of them says when to stop, the rest decides, once.
-Promoted is what costs fewer bits on the person's own later lines, surely so, without fewer lines right, and hardly more
-on strangers' code; what is too strong there is weakened first.
+Promoted is what costs fewer bits on the person's own later lines, surely so, without saving fewer characters there, and
+hardly more bits on strangers' code; what is too strong there is weakened first.
 """
 
 from __future__ import annotations
@@ -355,18 +355,23 @@ def _judged(
 def compared(before: Sequence[Known], after: Sequence[Known], commits: Sequence[str]) -> dict[str, Any]:
     """What changed on the same lines, with 95 % intervals of a bootstrap over their commits."""
     names = {commit: i for i, commit in enumerate(dict.fromkeys(commits))}
-    sums = np.zeros((len(names), 6))
+    sums = np.zeros((len(names), 8))
     for commit, old, new in zip(commits, before, after, strict=True):
-        sums[names[commit]] += (old.asked, old.exact, new.exact, old.bytes, old.bits, new.bits)
+        sums[names[commit]] += (
+            *(old.asked, old.bytes, old.exact, new.exact),
+            *(old.bits, new.bits, old.saved, new.saved),
+        )
     drawn = resamples(len(names)) @ sums
-    asked, exact, exact_new, size, bits, bits_new = sums.sum(0)
-    points = 100 * (drawn[:, 2] - drawn[:, 1]) / drawn[:, 0]
+    asked, size, exact, exact_new, bits, bits_new, saved, saved_new = sums.sum(0)
+    points = 100 * (drawn[:, 3] - drawn[:, 2]) / drawn[:, 0]
     return {
         "positions": int(asked),
         "commits": len(names),
         "exact_before": round(exact / asked, 4),
         "exact_after": round(exact_new / asked, 4),
         "exact_points": interval(points),
+        "saved_before": int(saved),
+        "saved_after": int(saved_new),
         "bits_before": round(bits / size, 4),
         "bits_after": round(bits_new / size, 4),
         "bits_ratio": interval(drawn[:, 5] / drawn[:, 4]),
@@ -378,8 +383,8 @@ def _reasons(own: Mapping[str, Any]) -> tuple[str, ...]:
     reasons = []
     if own["bits_ratio"] is None or own["bits_ratio"][1] >= 1:
         reasons.append("It is not surely better on your own later lines.")
-    if own["exact_after"] < own["exact_before"]:
-        reasons.append("Fewer of your own later lines were right.")
+    if own["saved_after"] < own["saved_before"]:
+        reasons.append("It would have saved you fewer characters.")
     return tuple(reasons)
 
 

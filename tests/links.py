@@ -30,6 +30,7 @@ class SetLink:
         self.trouble = ""  # of the signals' store
         self.record_seconds = 0.0
         self.cancelled = self.answered = 0
+        self.looks = 0  # at which adapter is active
         self.closed = False
         self.on_connected: Callable[[], None] = lambda: None
 
@@ -69,6 +70,9 @@ class SetLink:
 
     async def signal_stats(self) -> dict[str, Any]:
         return {"recorded": len(self.recorded)}
+
+    async def look_at_adapter(self) -> None:
+        self.looks += 1
 
     async def status(self) -> dict[str, Any]:
         return {"state": "ready"}

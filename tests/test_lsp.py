@@ -648,6 +648,7 @@ async def test_the_adapters_commands_are_those_of_the_command_line(
     await client.initialize({"engine": {"base": "/t/base"}})
     assert await client.command(f"habitab.adapters.{command}", *arguments) == {}
     assert client.commands == [("/t/base", "adapters", *words)]
+    assert client.link.looks == (command == "rollback")  # the engine serves it at once
 
 
 @pytest.mark.parametrize(

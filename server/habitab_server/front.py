@@ -149,6 +149,10 @@ class Front:
         said = {"kind": status.kind, "busy": status.busy, "message": status.message}
         return said | {"engine": engine, "signals": signals}
 
+    async def look_at_adapter(self) -> None:
+        """Have the engine serve at once what the person's pointer names now."""
+        await self._link.look_at_adapter()
+
     async def close(self) -> None:
         """Stop every engine call, have told what there is to tell, and leave the engine to other windows."""
         self.completer.stop()

@@ -254,7 +254,9 @@ async def _adapters_list(ls: HabitabServer, *_: Any) -> dict[str, Any]:
 
 
 async def _adapters_rollback(ls: HabitabServer, *_: Any) -> dict[str, Any]:
-    return await ls.adapters("rollback")
+    found = await ls.adapters("rollback")
+    await ls.front.look_at_adapter()
+    return found
 
 
 async def _adapters_export(ls: HabitabServer, *arguments: Any) -> dict[str, Any]:

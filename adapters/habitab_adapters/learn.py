@@ -52,7 +52,7 @@ RUN = 3  # lines in a row that are judged: fewer in more commits say more
 # A quarter of the engine's: the shorter a prompt, the more is learned in the same time.
 PROMPT_TOKENS = 256
 MOST_BITS, MOST_KL = 0.02, 0.05  # on strangers' code: more bits a token, nats of KL(base || new)
-LEAST_SCALE = 0.1
+LEAST_SCALE, CAUTION, TRIES = 0.1, 0.93, 5  # of an adapter; how much weaker it is made than seems enough; how often
 SAMPLE = 5  # every fifth place tells whether all have to be asked
 SECONDS = 1500.0  # in all, of which training may take this share:
 TRAINING = 0.6
@@ -286,14 +286,16 @@ def _trained(trained: Trained, lessons: int) -> dict[str, Any]:
 
 
 def _weakened(checkpoint: Checkpoint, lora: Lora, tell: Tell) -> tuple[Lora, dict[str, Any], str]:
-    """The adapter as strong as strangers' code allows, by halving it; what it costs there; what speaks against it.
+    """The adapter as strong as strangers' code allows; what it costs there; what speaks against it.
 
-    The scale is looked for at some of the places and then has to hold at all of them.
+    The scale is looked for at some of the places and then has to hold at all of them. What an update costs grows with
+    the square of its scale, about, so that each try says how strong the next may be.
     """
     low, scale, metrics = 0.0, 1.0, dict[str, Any]()
     strangers = Strangers(checkpoint, EngineSettings())
 
-    def fits(weak: Checkpoint, stride: int) -> bool:
+    def excess(weak: Checkpoint, stride: int) -> float:
+        """How many times more it costs than it may."""
         found = strangers.compare(weak, lambda done: tell("Strangers", done), stride=stride)
         metrics.update(
             scale=round(scale, 4),
@@ -301,14 +303,18 @@ def _weakened(checkpoint: Checkpoint, lora: Lora, tell: Tell) -> tuple[Lora, dic
             strangers_kl_nats=round(found.kl_nats, 4),
             strangers_exact_match=round(found.exact_match_delta, 4),
         )
-        return found.bits_per_token_delta <= MOST_BITS and found.kl_nats <= MOST_KL
+        return max(found.bits_per_token_delta / MOST_BITS, found.kl_nats / MOST_KL)
 
     try:
-        while not low and scale >= LEAST_SCALE:
+        for _ in range(TRIES):
             weak = merged(checkpoint, lora.scaled(scale))
-            if fits(weak, SAMPLE) and fits(weak, 1):
+            too_much = max(excess(weak, SAMPLE), 0.0)
+            if too_much <= 1:
+                too_much = excess(weak, 1)
+            if too_much <= 1:
                 low = scale
-            scale /= 2
+                break
+            scale = max(LEAST_SCALE, scale * CAUTION / too_much**0.5)
     finally:
         strangers.close()
     if not low:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from habitab_adapters import lines
 from habitab_adapters.handwork import content_of, is_typed, is_worth_typing
-from habitab_adapters.lines import Visit, make_plan
+from habitab_adapters.lines import Visit, make_plan, plan_of
 from habitab_adapters.repository import Added, Checkout, Commit, Repository, is_wanted
 from habitab_engine.errors import InputError, MissingExtraError
 from histories import History
@@ -273,6 +274,15 @@ def test_a_sample_is_exact_in_order_and_the_same_every_time(history: History) ->
         assert sample == [line for line in everything if line in set(sample)]
     assert len({line.partition(":")[0] for line in a_plan_of(history, events=50)}) == 6
     assert a_plan_of(history, events=1_000) == everything
+
+
+def test_a_sample_may_be_spread_evenly_and_a_larger_one_goes_on_with_it(history: History) -> None:
+    for i in range(12):
+        history.commit({f"a{i}.py": "".join(f"value_{i}_{j} = {j}\n" for j in range(60 if i == 3 else 4))})
+    with Repository(history.folder) as repository:
+        few, more = (plan_of(repository, repository.commits(), n, 3, evenly=True).lines for n in (36, 48))
+    assert {line.partition(":")[0] for line in few} == {line.partition(":")[0] for line in more}
+    assert set(few) < set(more) and max(Counter(line.partition(":")[0] for line in few).values()) == 3
 
 
 def test_a_long_history_is_sampled_too(history: History, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -181,7 +181,7 @@ def test_what_judges_is_never_trained_on(history: History) -> None:
         parts = [[c.id for c in part] for part in (found.past, found.selecting, found.deciding)]
         every = [c.id for c in found.repository.commits()]
     assert [*parts[0], *parts[1], *parts[2]] == every
-    assert len(parts[1]) + len(parts[2]) == round(learning.NEWEST * COMMITS) and len(parts[2]) == 2 * len(parts[1])
+    assert len(parts[1]) + len(parts[2]) == COMMITS // 3 and len(parts[2]) == pytest.approx(2 * len(parts[1]), abs=1)
 
 
 def test_too_few_commits_are_too_little(home: Home, tiny_base: Path, tmp_path: Path) -> None:
@@ -197,7 +197,7 @@ def test_a_folder_without_git_is_learned_file_by_file(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("KEY=1\n")
     with ExitStack() as stack:
         found = learning._history(tmp_path, None, None, stack)
-        assert (len(found.past), len(found.selecting), len(found.deciding)) == (26, 1, 3)
+        assert (len(found.past), len(found.selecting), len(found.deciding)) == (20, 3, 7)
 
 
 @pytest.mark.parametrize(("author", "sentence"), [("eve@x.org", "was written by eve@x.org"), (None, "git|Git")])

@@ -44,7 +44,8 @@ from habitab_engine.lora import Lora, merged, with_version
 from habitab_engine.prompt import Budget
 from habitab_engine.tokenizer import Tokenizer
 
-NEWEST, MOST_NEWEST = 0.15, 90  # of the commits, that are never trained on: a share, and not more than enough
+NEWEST = 0.15  # of the commits, that are never trained on,
+LEAST_NEWEST, MOST_NEWEST = 48, 90  # but enough to judge by, if that leaves two thirds, and not more than enough
 SELECTING = 1 / 3  # of those, the older ones: they say when to stop
 FEWEST_LESSONS, FEWEST_COMMITS = 20, 20  # to train on, and that decide
 MOST_PASSAGES, MOST_STRETCHES, MOST_SELECTING, MOST_LINES = 1_200, 100, 24, 160
@@ -147,7 +148,7 @@ def split(repository: Repository, commits: Sequence[Commit]) -> History:
     """By time, among the commits that wrote some code."""
     wrote = {stretch.commit.id for stretch in own_stretches(repository, commits)}
     writing = [commit for commit in commits if commit.id in wrote]
-    newest = min(round(NEWEST * len(writing)), MOST_NEWEST)
+    newest = min(max(round(NEWEST * len(writing)), LEAST_NEWEST), MOST_NEWEST, len(writing) // 3)
     selecting = round(SELECTING * newest)
     past, new = writing[: len(writing) - newest], writing[len(writing) - newest :]
     return History(repository, past, new[:selecting], new[selecting:])
@@ -193,7 +194,7 @@ def decide(
 
 
 def _plans(histories: Sequence[History]) -> list[Plan]:
-    return [plan_of(h.repository, h.deciding, MOST_LINES // len(histories), RUN) for h in histories]
+    return [plan_of(h.repository, h.deciding, MOST_LINES // len(histories), RUN, evenly=True) for h in histories]
 
 
 def _facts_of(checkpoint: Checkpoint, parent: str, metrics: Mapping[str, Any]) -> dict[str, Any]:

@@ -131,14 +131,20 @@ def make_plan(repository: Repository, split: float, events: int | None, author: 
     return replace(plan, past=begin)
 
 
-def plan_of(repository: Repository, later: Sequence[Commit], events: int | None, longest: int = STRETCH) -> Plan:
-    """The same of the commits `later`, in stretches of at most `longest` lines; empty where they added no code."""
+def plan_of(
+    repository: Repository, later: Sequence[Commit], events: int | None, longest: int = STRETCH, evenly: bool = False
+) -> Plan:
+    """The same of the commits `later`, in stretches of at most `longest` lines; empty where they added no code.
+
+    `evenly`: a commit has its second stretch once each has its first, so that a few long ones do not make up the plan.
+    """
     rng, replayed = random.Random(SEED), len(later)
     if replayed > MOST_COMMITS:
         later = [later[i] for i in sorted(rng.sample(range(replayed), MOST_COMMITS))]
     files = [added for added in repository.added([c.id for c in later]) if is_typed(added.path)]
     stretches = [stretch for added in files for stretch in _stretches(added, longest)]
-    chosen = _choose(repository, stretches, events, rng)
+    drawn = rng.sample(stretches, len(stretches))
+    chosen = _choose(repository, _in_turns(drawn) if evenly else drawn, events)
     available = sum(len(stretch.numbers) for stretch in stretches)
     return Plan(tuple(_visits(later, files, chosen)), 0, replayed, available)
 
@@ -162,13 +168,20 @@ def _stretches(added: Added, longest: int) -> Iterator[_Stretch]:
             yield _Stretch(added, numbers[begin : begin + longest])
 
 
-def _choose(
-    repository: Repository, stretches: Sequence[_Stretch], events: int | None, rng: random.Random
-) -> list[_Stretch]:
-    """Stretches of files that a person wrote, until they have `events` lines."""
+def _in_turns(stretches: Sequence[_Stretch]) -> list[_Stretch]:
+    """The first of each commit, then the second of each, and so on."""
+    before, turns = Counter[str](), list[int]()
+    for stretch in stretches:
+        turns.append(before[stretch.added.commit])
+        before[stretch.added.commit] += 1
+    return [stretch for _, stretch in sorted(zip(turns, stretches, strict=True), key=lambda pair: pair[0])]
+
+
+def _choose(repository: Repository, stretches: Sequence[_Stretch], events: int | None) -> list[_Stretch]:
+    """Those of files that a person wrote, in this order, until they have `events` lines."""
     chosen, missing = [], events if events is not None else sum(len(s.numbers) for s in stretches)
     known: dict[tuple[str, str], bool] = {}
-    for stretch in rng.sample(stretches, len(stretches)):
+    for stretch in stretches:
         if not missing:
             break
         key = stretch.added.commit, stretch.added.path

@@ -278,7 +278,7 @@ def test_a_sample_is_exact_in_order_and_the_same_every_time(history: History) ->
 
 def test_a_sample_may_be_spread_evenly_and_a_larger_one_goes_on_with_it(history: History) -> None:
     for i in range(12):
-        history.commit({f"a{i}.py": "".join(f"value_{i}_{j} = {j}\n" for j in range(60 if i == 3 else 4))})
+        history.commit({f"a{i}.py": "".join(f"value_{i}_{j} = {j}\n" for j in range(60 if i == 3 else 6))})
     with Repository(history.folder) as repository:
         few, more = (plan_of(repository, repository.commits(), n, 3, evenly=True).lines for n in (36, 48))
     assert {line.partition(":")[0] for line in few} == {line.partition(":")[0] for line in more}

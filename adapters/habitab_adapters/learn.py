@@ -56,7 +56,7 @@ MOST_BITS, MOST_KL = 0.02, 0.05  # on strangers' code: more bits a token, nats o
 LEAST_SCALE, CAUTION, TRIES = 0.1, 0.93, 5  # of an adapter; how much weaker it is made than seems enough; how often
 SAMPLE = 5  # every fifth place tells whether all have to be asked
 SECONDS = 1500.0  # in all, of which training may take this share:
-TRAINING = 0.6
+TRAINING = 0.5
 
 Tell = Callable[[str, float], None]
 

@@ -38,7 +38,7 @@ PATIENCE = 3  # steps in a row whose gradients may be no numbers
 
 @dataclass(frozen=True, slots=True)
 class Course:
-    """How an adapter is trained; the defaults are usual ones, not yet chosen on histories."""
+    """How an adapter is trained; the rate is the best of two on two histories, the rest usual (README)."""
 
     rank: int = 16
     alpha: float = 32.0

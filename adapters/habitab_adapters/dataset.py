@@ -73,22 +73,27 @@ def stretches(commit: Commit, added: Added) -> Iterator[Stretch]:
 
 def own_passages(repository: Repository, commits: Sequence[Commit]) -> list[Stretch]:
     """What these commits wrote and still stands in the files as the last of them leaves them, the newest last."""
-    last, mine = commits[-1], dict[str, int]()  # when a line was typed, wherever it stands by now
-    by_id = {commit.id: when for when, commit in enumerate(commits)}
-    for added in repository.added([commit.id for commit in commits]):
-        if is_typed(added.path):
-            typed = [text for hunk in added.hunks for number, text in hunk if number not in added.moved]
-            mine |= dict.fromkeys(typed, by_id[added.commit])
+    last, typed = commits[-1], _when_typed(repository, commits)
     found, as_left = list[tuple[float, Stretch]](), replace(last, parent=last.id)
     for path, blob in repository.changes(repository.empty_tree, last.id):
         content = content_of(repository, last.id, path) if blob and is_typed(path) else []
         for begin, end in _pieces(content, random.Random(f"{SEED} {path}")):
             lines = range(begin, end)
-            own = frozenset(number for number in lines if content[number] in mine)
-            ages = [mine[content[number]] for number in own if is_worth_typing(content[number])]
+            own = frozenset(number for number in lines if content[number] in typed)
+            ages = [typed[content[number]] for number in own if is_worth_typing(content[number])]
             if ages and 2 * len(own) >= len(lines):
                 found.append((median(ages), Stretch(as_left, path, begin, end, own, frozenset(lines))))
     return [passage for _, passage in sorted(found, key=lambda known: known[0])]
+
+
+def _when_typed(repository: Repository, commits: Sequence[Commit]) -> dict[str, int]:
+    """Of each line that they added, wherever it stands by now, the number of the last of them that did."""
+    numbers, typed = {commit.id: number for number, commit in enumerate(commits)}, dict[str, int]()
+    for added in repository.added(list(numbers)):
+        if is_typed(added.path):
+            texts = [text for hunk in added.hunks for number, text in hunk if number not in added.moved]
+            typed |= dict.fromkeys(texts, numbers[added.commit])
+    return typed
 
 
 def _pieces(content: Sequence[str], rng: random.Random) -> Iterator[tuple[int, int]]:

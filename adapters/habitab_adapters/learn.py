@@ -211,7 +211,8 @@ def candidate(
     if len(commits) < FEWEST_COMMITS:
         reason = _too_little("newer commits to judge by", len(commits), FEWEST_COMMITS)
         return Candidate(None, {}, "too_little", reason)
-    lessons, unseen = (list(_lessons(checkpoint, histories, part, tell)) for part in (_to_learn, _to_select))
+    lessons = list(_lessons(checkpoint, histories, _to_learn, tell))
+    unseen = list(_lessons(checkpoint, histories, _to_select, tell, end_weight=0.0))  # what is judged is lines alone
     if len(lessons) < FEWEST_LESSONS or not unseen:
         return Candidate(None, {}, "too_little", _too_little("places to learn from", len(lessons), FEWEST_LESSONS))
     trained = Training(checkpoint, lessons, Course(seconds=seconds * TRAINING), work).run(
@@ -224,15 +225,19 @@ def candidate(
     return Candidate(None if fault else lora, metrics | strange, "kept", fault)
 
 
-def _to_learn(history: History, most: float) -> list[Stretch]:
+def _to_learn(history: History, share: float) -> list[Stretch]:
     """The newest of what still stands, and of what was added lately: from the oldest to the newest."""
-    lately = list(own_stretches(history.repository, history.past))
     passages = own_passages(history.repository, history.past)
-    return passages[-round(most * MOST_PASSAGES) :] + lately[-round(most * MOST_STRETCHES) :]
+    return passages[-round(share * MOST_PASSAGES) :] + _latest(history, history.past, round(share * MOST_STRETCHES))
 
 
-def _to_select(history: History, most: float) -> list[Stretch]:
-    return list(own_stretches(history.repository, history.selecting))[-round(most * MOST_SELECTING) :]
+def _to_select(history: History, share: float) -> list[Stretch]:
+    return _latest(history, history.selecting, round(share * MOST_SELECTING))
+
+
+def _latest(history: History, commits: Sequence[Commit], count: int) -> list[Stretch]:
+    """Each of the commits wrote one stretch at least, so that older ones need not be read."""
+    return list(own_stretches(history.repository, commits[-count:]))[-count:]
 
 
 def _lessons(
@@ -240,14 +245,11 @@ def _lessons(
     histories: Sequence[History],
     chosen: Callable[[History, float], list[Stretch]],
     tell: Tell,
+    end_weight: float = WEIGHT,
 ) -> Iterator[Lesson]:
-    """Those of what is `chosen` of each history, which has an equal share of how many there may be.
-
-    Where a person ends is learned, but what is judged is the lines alone.
-    """
+    """Those of what is `chosen` of each history, which has an equal share of how many there may be."""
     vocabulary = load_vocabulary(checkpoint.folder, checkpoint.config)
     tokenizer = Tokenizer(checkpoint.folder, detect(vocabulary).tokens)
-    end_weight = WEIGHT if chosen is _to_learn else 0.0
     for history in histories:
         found = chosen(history, 1 / len(histories))
         yield from written(history.repository, tokenizer, found, PROMPT_TOKENS, tell, end_weight)
@@ -309,11 +311,12 @@ def _weakened(checkpoint: Checkpoint, lora: Lora, tell: Tell) -> tuple[Lora, dic
     try:
         for _ in range(TRIES):
             weak = merged(checkpoint, lora.scaled(scale))
-            too_much = max(excess(weak, SAMPLE), 0.0)
+            too_much = excess(weak, SAMPLE)
             if too_much <= 1:
                 too_much = excess(weak, 1)
             if too_much <= 1:
                 low = scale
+            if low or scale == LEAST_SCALE:
                 break
             scale = max(LEAST_SCALE, scale * CAUTION / too_much**0.5)
     finally:

@@ -31,7 +31,7 @@ WARM_UP, FINAL = 10, 0.1  # steps until the full rate, and its share at the end
 NEWER = 3.0  # how many times as early the newest examples come as the oldest, on average
 JUDGE_STEPS = 50  # steps between two looks at what is not trained on
 SAVE_SECONDS = 120.0
-MOST_WRITTEN = 320  # tokens with gradients at once: half a gigabyte
+MOST_WRITTEN = 320  # tokens with gradients at once, a longer lesson alone: half a gigabyte
 TRIM_STEPS = 8  # batches of many shapes leave holes in memory that is kept
 PATIENCE = 3  # steps in a row whose gradients may be no numbers
 

@@ -81,13 +81,10 @@ def _developer(repository: Repository, path: Path, positions: int) -> Developer:
     wrote = {stretch.commit.id for stretch in own_stretches(repository, own)}
     writing = [commit for commit in own if commit.id in wrote]
     newest = _newest(repository, writing[len(writing) - round(NEWEST * len(writing)) :], positions // 2)
-    past, plan = (
-        writing[: len(writing) - len(newest)],
-        plan_of(repository, newest, positions // 2, learn.RUN, evenly=True),
-    )
+    plan = plan_of(repository, newest, positions // 2, learn.RUN, evenly=True)
     if not plan.visits:
         raise InputError(f"The newest commits in {path} have no line of code: name another history.")
-    return Developer(_name(path), learn.split(repository, past), plan)
+    return Developer(_name(path), learn.split(repository, writing[: len(writing) - len(newest)]), plan)
 
 
 def _newest(repository: Repository, commits: Sequence[Commit], lines: int) -> list[Commit]:

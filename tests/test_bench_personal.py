@@ -12,7 +12,7 @@ from habitab_adapters.learn import Candidate, Outcome
 from habitab_engine.checkpoint import load_checkpoint
 from habitab_engine.errors import InputError
 from habitab_server import bench_personal
-from habitab_server.bench_personal import HEAD, measure, summary, table
+from habitab_server.bench_personal import HEAD, _beside, measure, summary, table
 from histories import History
 from loras import random_lora
 
@@ -58,6 +58,11 @@ def test_every_column_is_asked_the_same_lines_and_nothing_is_asked_twice(
 def test_one_history_has_no_other(paths: list[Path], tiny_base: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="at least two"):
         measure(tiny_base, paths[:1], 8, 60.0, tmp_path, lambda *_: None)
+
+
+def test_each_is_tried_with_another_and_pairs_stay_pairs_among_more() -> None:
+    assert [_beside(i, 4) for i in range(4)] == [1, 0, 3, 2]
+    assert [_beside(i, 5) for i in range(5)] == [1, 0, 3, 2, 3]
 
 
 def row(verdict: str, points: float, worse: float) -> dict[str, Any]:

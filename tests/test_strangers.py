@@ -13,13 +13,14 @@ from typing import cast
 import pytest
 import torch
 
-from habitab_adapters import strangers
-from habitab_adapters.strangers import ABOVE, BELOW, TOKENS, WRITTEN, Forgetting, Strangers, _costs, compare, places
+from habitab_adapters import library, strangers
+from habitab_adapters.library import judged
+from habitab_adapters.strangers import Forgetting, Strangers, _costs, compare
 from habitab_engine.checkpoint import Checkpoint, load_checkpoint
 from habitab_engine.config import EngineSettings
 from habitab_engine.decode import decode_one_token, prefill
 from habitab_engine.engine import Engine
-from habitab_engine.errors import Cancelled, InputError
+from habitab_engine.errors import Cancelled
 from habitab_engine.lora import merged
 from habitab_engine.model import Model
 from loras import random_lora
@@ -40,81 +41,7 @@ def changed(base: Checkpoint) -> Checkpoint:
 @pytest.fixture(autouse=True)
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
     """A comparison of a few places; the number that ships has a test of its own."""
-    monkeypatch.setattr(strangers, "TOKENS", 700)
-
-
-@pytest.fixture
-def library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(strangers.sysconfig, "get_path", lambda name: str(tmp_path))
-    return tmp_path
-
-
-def code(lines: int) -> str:
-    return "".join(f"value_{i} = compute(value_{i - 1}, other)\n" for i in range(1, lines + 1))
-
-
-def write(library: Path, *paths: str, text: str = code(60)) -> None:
-    for path in paths:
-        (library / path).parent.mkdir(parents=True, exist_ok=True)
-        (library / path).write_text(text)
-
-
-# ---- which places ----
-
-
-def test_at_least_fifty_thousand_tokens_of_many_files_count(
-    tiny_engine: Engine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(strangers, "TOKENS", TOKENS)
-    found = list(places(tiny_engine))
-    assert sum(len(place.tokens) - place.given for place in found) >= TOKENS >= 50_000
-    assert len({place.request.path for place in found}) == len(found) >= 100
-    assert max(len(place.tokens) for place in found) <= 512
-
-
-def test_every_run_takes_the_same_places(tiny_engine: Engine) -> None:
-    assert list(places(tiny_engine)) == list(places(tiny_engine))
-
-
-def test_a_place_is_what_the_engine_asks_and_the_text_that_stands_there(tiny_engine: Engine, library: Path) -> None:
-    write(library, "a.py")
-    place = next(places(tiny_engine))
-    request, tokens = place.request, place.tokens
-    prompt = tiny_engine.prompt(request, tiny_engine.slot("a place"))
-    assert tokens[: len(prompt.tokens)] == prompt.tokens
-    middle = tiny_engine.tokenizer.special_ids["<fim_middle>"]
-    assert tokens[place.given - 1] == middle and middle not in tokens[place.given :]
-    written = tiny_engine.tokenizer.decode(tokens[place.given :])[len(request.prefix) :]
-    assert request.prefix + written + request.suffix in code(60)
-    assert written.partition("\n")[0] == place.rest
-    assert not request.sources and not request.memory
-    sizes = [len(tiny_engine.tokenizer.encode(text)) for text in (request.prefix, written, request.suffix)]
-    assert all(size <= most + 40 for size, most in zip(sizes, (ABOVE, WRITTEN, BELOW), strict=True))
-
-
-def test_tests_tables_generated_files_and_packages_are_no_strangers(tiny_engine: Engine, library: Path) -> None:
-    left_out = ["test/a.py", "json/tests/a.py", "idlelib/idle_test/a.py", "encodings/cp1.py", "pydoc_data/topics.py"]
-    left_out += ["site-packages/a.py", "_sysconfigdata_linux.py", "pip/_vendor/a.py"]
-    write(library, "json/decoder.py", *left_out)
-    write(library, "made.py", text="# This file is auto-generated; do not edit.\n" + code(60))
-    write(library, "table.py", text="t = [\n" + "".join(f"    {i}, {i}, {i},\n" for i in range(900)) + "]\n")
-    assert {place.request.path for place in places(tiny_engine)} == {"json/decoder.py"}
-
-
-def test_of_a_small_library_more_than_one_place_of_a_file_is_taken(tiny_engine: Engine, library: Path) -> None:
-    write(library, "a.py", "b.py")
-    found = list(places(tiny_engine))
-    assert {place.request.path for place in found} == {"a.py", "b.py"} and len(found) > 2
-    assert len({place.request.document for place in found}) > 2
-
-
-def test_without_a_library_in_source_code_one_sentence_says_so(tiny_engine: Engine, library: Path) -> None:
-    write(library, "zip.py", text="")
-    with pytest.raises(InputError, match="standard library is not in"):
-        list(places(tiny_engine))
-
-
-# ---- the comparison ----
+    monkeypatch.setattr(library, "TOKENS", 700)
 
 
 def test_against_itself_nothing_changes(base: Checkpoint) -> None:
@@ -134,7 +61,7 @@ def test_bits_and_divergence_are_those_of_token_by_token_decoding(base: Checkpoi
     engine = Engine(base, SETTINGS)
     models = engine.model, Model(changed, engine.model.kernels)
     costs, divergence, counted = [0.0, 0.0], 0.0, 0
-    for place in places(engine):
+    for place in judged(engine):
         rows = [[], []]
         for model, kept in zip(models, rows, strict=True):
             slot = engine.slot(f"{len(kept)} {place.request.document}")
@@ -157,17 +84,17 @@ def test_bits_and_divergence_are_those_of_token_by_token_decoding(base: Checkpoi
 def test_a_line_is_right_when_the_engine_would_suggest_it(base: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
     """The cache that the tokens leave behind changes nothing about the suggestion."""
     engine = Engine(base, SETTINGS)
-    found = list(places(engine))
+    found = list(judged(engine))
     suggested = []
     for place in found:
         texts = [s.text for s in engine.complete(place.request, threading.Event()).suggestions]
         suggested.append(texts[0].partition("\n")[0].rstrip() if texts else "")
     engine.close()
     truth = [replace(place, rest=text) for place, text in zip(found, suggested, strict=True)]
-    monkeypatch.setattr(strangers, "places", lambda engine: iter(truth))
+    monkeypatch.setattr(strangers, "judged", lambda engine: iter(truth))
     assert compare(base, base, settings=SETTINGS).exact_match == 1.0
     wrong = [replace(place, rest=place.rest + "!") for place in truth]
-    monkeypatch.setattr(strangers, "places", lambda engine: iter(wrong))
+    monkeypatch.setattr(strangers, "judged", lambda engine: iter(wrong))
     assert compare(base, base, settings=SETTINGS).exact_match == 0.0
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.nn.functional import kl_div
 
 from conftest import write_tiny
 from habitab_adapters import training
@@ -135,3 +136,35 @@ def test_each_pass_has_every_example_and_newer_ones_come_earlier() -> None:
     oldest = sum(found.index(0) for found in places) / 40
     assert newest < oldest - 10
     assert len(order(100, 2.5, 0)) == 250
+
+
+def test_what_is_rehearsed_stays_as_the_base_had_it(base: Checkpoint, tmp_path: Path) -> None:
+    kept = lessons(4, seed=2)
+
+    def moved(name: str, hold: float) -> float:
+        """Mean KL(base || now) of what is rehearsed, in nats a token, when the training is over."""
+        course = Course(**vars_of(COURSE) | {"hold": hold})
+        run = Training(base, lessons(40), course, tmp_path / name, kept)
+        run.run([], ignore)
+        with torch.no_grad():
+            before, now = (torch.cat(states) @ run._network.embed.T for states in (run._said, run._before(kept)))
+        return float(kl_div(now.log_softmax(1), before.log_softmax(1), reduction="batchmean", log_target=True))
+
+    assert moved("held", 4.0) < 0.5 * moved("free", 0.0)
+
+
+def test_holding_adds_the_gradient_of_the_divergence(base: Checkpoint, tmp_path: Path) -> None:
+    course = Course(**vars_of(COURSE) | {"hold": 0.5})
+    run = Training(base, lessons(8), course, tmp_path, lessons(1, seed=2))
+    with torch.no_grad():
+        for name, p in run._params.items():
+            p += 0.05 * torch.randn(p.shape, generator=torch.Generator().manual_seed(len(name)))
+    run._network.merge()
+    run._hold(0)
+    found = {name: p.grad for name, p in run._params.items()}
+    run._optimiser.zero_grad()
+    logprobs = (run._network(lessons(1, seed=2)) @ run._network.embed.T).log_softmax(1)
+    before = (run._said[0] @ run._network.embed.T).log_softmax(1)
+    (0.5 * kl_div(logprobs, before, reduction="batchmean", log_target=True)).backward()
+    for name, p in run._params.items():
+        torch.testing.assert_close(found[name], p.grad, rtol=1e-3, atol=1e-6)

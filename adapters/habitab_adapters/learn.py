@@ -25,6 +25,7 @@ from habitab_adapters.dataset import WEIGHT, Stretch, Writer, own_passages, own_
 from habitab_adapters.estimates import interval, resamples
 from habitab_adapters.evaluate import Known, View, ask_all
 from habitab_adapters.ledger import Ledger
+from habitab_adapters.library import Form, rehearsed
 from habitab_adapters.lines import Plan, plan_of
 from habitab_adapters.registry import Registry
 from habitab_adapters.repository import Checkout, Commit, Repository, configured_author
@@ -49,6 +50,7 @@ LEAST_NEWEST, MOST_NEWEST = 48, 90  # but enough to judge by, if that leaves two
 SELECTING = 1 / 3  # of those, the older ones: they say when to stop
 FEWEST_LESSONS, FEWEST_COMMITS = 20, 20  # to train on, and that decide
 MOST_PASSAGES, MOST_STRETCHES, MOST_SELECTING, MOST_LINES = 1_200, 100, 24, 160
+REHEARSED = 48  # places of public code, each again and again
 RUN = 3  # lines in a row that are judged: fewer in more commits say more
 # A quarter of the engine's: the shorter a prompt, the more is learned in the same time.
 PROMPT_TOKENS = 256
@@ -215,7 +217,8 @@ def candidate(
     unseen = list(_lessons(checkpoint, histories, _to_select, tell, end_weight=0.0))  # what is judged is lines alone
     if len(lessons) < FEWEST_LESSONS or not unseen:
         return Candidate(None, {}, "too_little", _too_little("places to learn from", len(lessons), FEWEST_LESSONS))
-    trained = Training(checkpoint, lessons, Course(seconds=seconds * TRAINING), work).run(
+    course, rehearsed = Course(seconds=seconds * TRAINING), _rehearsed(checkpoint)
+    trained = Training(checkpoint, lessons, course, work, rehearsed).run(
         unseen, lambda moment: tell("Training", moment.done)
     )
     metrics = _trained(trained, len(lessons))
@@ -248,11 +251,24 @@ def _lessons(
     end_weight: float = WEIGHT,
 ) -> Iterator[Lesson]:
     """Those of what is `chosen` of each history, which has an equal share of how many there may be."""
-    vocabulary = load_vocabulary(checkpoint.folder, checkpoint.config)
-    tokenizer = Tokenizer(checkpoint.folder, detect(vocabulary).tokens)
+    form = _form(checkpoint)
     for history in histories:
         found = chosen(history, 1 / len(histories))
-        yield from written(history.repository, tokenizer, found, PROMPT_TOKENS, tell, end_weight)
+        yield from written(history.repository, form.tokenizer, found, PROMPT_TOKENS, tell, end_weight)
+
+
+def _form(checkpoint: Checkpoint) -> Form:
+    template = detect(load_vocabulary(checkpoint.folder, checkpoint.config))
+    return Form(Tokenizer(checkpoint.folder, template.tokens), template, Budget.of(PROMPT_TOKENS))
+
+
+def _rehearsed(checkpoint: Checkpoint) -> list[Lesson]:
+    """Public code, by which an adapter is not judged."""
+    found = rehearsed(_form(checkpoint), REHEARSED)
+    return [
+        Lesson(place.tokens[: place.given], written := place.tokens[place.given :], [1.0] * len(written))
+        for place in found
+    ]
 
 
 def written(

@@ -1,58 +1,30 @@
 """What an adapter costs on other people's code: a fixed choice of places in Python's standard library, asked twice.
 
-Each place is asked as the engine asks: its prompt (a path, some lines below, the lines above), then the lines that are
-to be written. Everything behind the prompt's last special token counts. Text in any other form, say whole files without
-lines below, would be cheaper by a tenth and would say less: a person never meets the model there, and an adapter has
-never seen it. The same installation of Python gives the same places.
+Each place is asked as the engine asks. Everything behind the prompt's last special token counts. Text in any other
+form, say whole files without lines below, would be cheaper by a tenth and would say less: a person never meets the
+model there, and an adapter has never seen it.
 """
 
 from __future__ import annotations
 
 import math
-import random
-import re
-import sysconfig
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import accumulate, count, takewhile
-from pathlib import Path
+from itertools import count
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from habitab_adapters.handwork import as_text, is_worth_typing
-from habitab_adapters.pretrain.filters import fault_of_path, fault_of_text, is_test
+from habitab_adapters.library import Place, judged
 from habitab_engine.checkpoint import Checkpoint
 from habitab_engine.config import EngineSettings
 from habitab_engine.decode import CHUNK
 from habitab_engine.engine import Engine, Prepared
-from habitab_engine.errors import InputError
 from habitab_engine.model import Model, cut
-from habitab_engine.prompt import build
-from habitab_engine.tokenizer import Tokenizer
-from habitab_engine.types import CompletionRequest
 
-SEED = 0
-TOKENS = 50_000  # that count, at least
-ABOVE, WRITTEN, BELOW = 232, 224, 32  # tokens of lines above the cursor, behind it, and below those, at most
-PATIENCE_MS = 60_000.0  # a slow machine changes nothing
 _ROWS = 128  # positions whose logits exist at once: 17 MB of each model
-_OTHERS = frozenset({"site-packages", "dist-packages"})  # installed beside it
-# Tests, tables, and what differs from machine to machine.
-_LEFT_OUT = re.compile(r"(?:^|/)(?:idle_test|encodings|pydoc_data)/|(?:^|/)_sysconfigdata")
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """A cursor in a stranger's file and the `rest` of its line. `tokens` are those of the prompt and of the lines that
-    are written; the first `given` do not count."""
-
-    request: CompletionRequest
-    rest: str
-    tokens: list[int]
-    given: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +51,7 @@ class Strangers:
     def __init__(self, base: Checkpoint, settings: EngineSettings | None = None) -> None:
         """Raises InputError where the standard library is not there as source code."""
         self._engine = Engine(base, settings or EngineSettings())
-        self._base, self._places = self._engine.model, list(places(self._engine))
+        self._base, self._places = self._engine.model, list(judged(self._engine))
         self._said: dict[int, tuple[Tensor, bool]] = {}
 
     def compare(
@@ -172,74 +144,3 @@ def _costs(base: Model, before: Tensor, new: Model, after: Tensor, targets: list
         divergence = functional.kl_div(changed, old, reduction="sum", log_target=True)
         costs += torch.stack([-old.gather(1, at).sum(), -changed.gather(1, at).sum(), divergence])
     return costs
-
-
-# ---- which places ----
-
-
-def places(engine: Engine) -> Iterator[Place]:
-    """One in each file of the standard library, in a random order with a fixed seed, until `TOKENS` count; where the
-    library is too small, more than one.
-
-    Raises InputError where it is not there as source code.
-    """
-    library = Path(sysconfig.get_path("stdlib"))
-    paths, counted = _paths(library), 0
-    random.Random(SEED).shuffle(paths)
-    for number in count():
-        before = counted
-        for path in paths:
-            text, rng = as_text((library / path).read_bytes()), random.Random(f"{SEED} {number} {path}")
-            lines = text.split("\n")
-            rows = [i for i, line in enumerate(lines) if is_worth_typing(line)]
-            if fault_of_text(text) or not rows:
-                continue
-            place = _place(engine, path, lines, rng.choice(rows), rng)
-            counted += len(place.tokens) - place.given
-            yield place
-            if counted >= TOKENS:
-                return
-        if counted == before:
-            raise InputError(
-                f"Python's standard library is not in {library} as source code, and strangers' code is taken from it: "
-                "install Python with its library."
-            )
-
-
-def _paths(library: Path) -> list[str]:
-    """The files of the library that a person wrote, tests apart, by their names alone."""
-    folders = [place for place in library.glob("*") if place.is_dir() and place.name not in _OTHERS]
-    files = [*library.glob("*.py"), *(file for folder in folders for file in folder.rglob("*.py"))]
-    paths = sorted(file.relative_to(library).as_posix() for file in files)
-    return [path for path in paths if not (_LEFT_OUT.search(path) or is_test(path) or fault_of_path(path))]
-
-
-def _place(engine: Engine, path: str, lines: list[str], row: int, rng: random.Random) -> Place:
-    """A random cursor in a line."""
-    tokenizer, line = engine.tokenizer, lines[row]
-    column = rng.randrange(len(line) - len(line.lstrip()), len(line.rstrip()))
-    above, behind = lines[:row], lines[row + 1 :]
-    above = above[len(above) - _fitting(reversed(above), ABOVE, tokenizer) :]
-    end = _fitting(behind, WRITTEN, tokenizer)
-    below = behind[end : end + _fitting(behind[end:], BELOW, tokenizer)]
-    request = CompletionRequest(
-        document=f"strangers:{path}:{row + 1}",
-        path=path,
-        prefix="\n".join([*above, line[:column]]),
-        suffix="".join(f"\n{text}" for text in below),
-        multiline=False,
-        budget_ms=PATIENCE_MS,
-        sources=(),
-        memory=False,
-    )
-    prompt = build(request, tokenizer, engine.template, engine.budget)
-    written = tokenizer.encode(prompt.healed + "\n".join([line[column:], *behind[:end]]))
-    special = set(tokenizer.special_ids.values())
-    given = 1 + max((i for i, token in enumerate(prompt.tokens) if token in special), default=0)
-    return Place(request, line[column:].rstrip(), [*prompt.tokens, *written], given)
-
-
-def _fitting(lines: Iterable[str], most: int, tokenizer: Tokenizer) -> int:
-    """How many of the lines, from the first on, have at most `most` tokens."""
-    sizes = accumulate(len(tokenizer.encode(f"{line}\n")) for line in lines)
-    return sum(1 for _ in takewhile(lambda size: size <= most, sizes))

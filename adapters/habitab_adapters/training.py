@@ -1,8 +1,9 @@
 """The loop that trains an adapter: AdamW (arXiv 1711.05101) over low-rank factors, for as long as there is time.
 
 One pass over what the person wrote, the newer the earlier, with a learning rate that falls with the time or the
-examples that are left, whichever ends first. Lines that are not trained on say every few steps whether it still helps;
-the best state is what comes out.
+examples that are left, whichever ends first. Each step rehearses a place of public code, where the network is to say
+what it said before: what is learned of one person changes little else. Lines that are not trained on say every few
+steps whether it still helps; the best state is what comes out.
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ class Course:
     batch: int = 4
     passes: float = 1.0
     clip: float = 1.0
+    hold: float = 1.0  # weight of KL(base || now) in nats a token on what is rehearsed
     seconds: float = 900.0
     seed: int = 0
     device: str = "auto"
@@ -90,8 +92,15 @@ def order(count: int, passes: float, seed: int) -> list[int]:
 class Training:
     """One run; `folder` keeps its state, so that a killed run goes on."""
 
-    def __init__(self, checkpoint: Checkpoint, lessons: Sequence[Lesson], course: Course, folder: Path) -> None:
-        """`lessons` from the oldest to the newest."""
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        lessons: Sequence[Lesson],
+        course: Course,
+        folder: Path,
+        rehearsed: Sequence[Lesson] = (),
+    ) -> None:
+        """`lessons` from the oldest to the newest; what is `rehearsed` is not learned but kept as it is."""
         machine = choose_machine(course.device)
         self._base_id, self._course, self._folder, self._lessons = checkpoint.base_id, course, folder, lessons
         self._network = Tuned(checkpoint, course.rank, course.alpha, course.seed, machine.kind, machine.device)
@@ -102,6 +111,7 @@ class Training:
         self._step, self._spent, self._tokens, self._odd = 0, 0.0, 0, 0
         self._losses: list[tuple[int, float]] = []
         self._best: dict[str, Tensor] = self._copied()
+        self._rehearsed, self._said = rehearsed, self._before(rehearsed)
 
     def run(self, unseen: Sequence[Lesson], tell: Callable[[Moment], None]) -> Trained:
         """Train until the examples or the seconds are used up, and return the state that was best on `unseen`.
@@ -137,6 +147,8 @@ class Training:
         chosen = [self._lessons[i] for i in self._order[self._step * size : (self._step + 1) * size]]
         self._network.merge()
         loss = self._backward(chosen)
+        if self._rehearsed:
+            self._hold(self._step % len(self._rehearsed))
         norm = nn.utils.clip_grad_norm_(self._params.values(), self._course.clip)
         if bool(torch.isfinite(norm + loss)):
             for group in self._optimiser.param_groups:
@@ -166,6 +178,21 @@ class Training:
             loss.backward()
             whole += loss.detach().cpu()
         return whole
+
+    @torch.no_grad()
+    def _before(self, lessons: Sequence[Lesson]) -> list[Tensor]:
+        """The base's last hidden states of each lesson: no update has begun yet."""
+        self._network.merge()
+        return [self._network([lesson]) for lesson in lessons]
+
+    def _hold(self, which: int) -> None:
+        """Add the gradients of `hold` times the mean KL(base || now) of one lesson that is rehearsed."""
+        hidden, head = self._network([self._rehearsed[which]]), self._network.embed
+        with torch.no_grad():
+            # The gradient of KL(p || q) by q's logits is q - p.
+            slope = (hidden @ head.T).float().softmax(1) - (self._said[which] @ head.T).float().softmax(1)
+            slope *= self._course.hold / len(hidden)
+        hidden.backward(slope.to(head.dtype) @ head)
 
     def _loss(self, lessons: Sequence[Lesson]) -> Tensor:
         """The sum of the loss of what counts, in nats."""

@@ -3,7 +3,7 @@
 The most frequent author of each history stands for a person. Of the commits in which they wrote code the newest are
 put aside, as many as have the lines to ask, at most 15 %: an adapter is learned every night, and old ones serve nobody.
 `habitab learn` is given the rest, with its own judge and verdict. Then lines of the newest are asked, which nothing has
-seen: with every column, and with the adapter of the next developer in the place of one's own. It is a
+seen: with every column, and with the adapter of the developer named beside in the place of one's own. It is a
 simulation; each line's figures are kept without any of its text, so that a killed run goes on.
 """
 
@@ -60,7 +60,7 @@ class Developer:
 def measure(base: Path | None, paths: Sequence[Path], positions: int, seconds: float, folder: Path, tell: Tell) -> Any:
     """The JSON of `bench personal`; what is finished stands in `folder`. Raises InputError for unfit histories."""
     if len(paths) < 2:
-        raise InputError("Name at least two histories: each one's adapter is tried on the next one's lines.")
+        raise InputError("Name at least two histories: each one's adapter is tried on another one's lines.")
     checkpoint = load_checkpoint(base)
     folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
@@ -68,10 +68,15 @@ def measure(base: Path | None, paths: Sequence[Path], positions: int, seconds: f
         learned = [_learned(person, base, checkpoint, folder / person.name, seconds, tell) for person in people]
         rows = []
         for i, person in enumerate(people):
-            other = learned[(i + 1) % len(people)]
+            other = learned[_beside(i, len(people))]
             loras = {"adapter": _lora(learned[i], checkpoint), "other": _lora(other, checkpoint)}
             rows.append(_figures(person, learned[i], _asked(person, checkpoint, loras, folder / person.name, tell)))
     return {"developers": rows, "base": checkpoint.base_id} | summary(rows)
+
+
+def _beside(i: int, count: int) -> int:
+    """Pairs, so that they can be asked one after the other, and together later; of an odd number three are one."""
+    return i ^ 1 if i ^ 1 < count else i - 1
 
 
 def _developer(repository: Repository, path: Path, positions: int) -> Developer:

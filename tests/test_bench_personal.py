@@ -50,6 +50,7 @@ def test_every_column_is_asked_the_same_lines_and_nothing_is_asked_twice(
     assert first["positions"] == 2 * 4 and result["promoted"] == 1
     assert first["columns"]["adapter"] != first["columns"]["memory"]
     assert all(len(row) == len(HEAD) for row in table(result))
+    assert "ann" in (tmp_path / "verdict.svg").read_text()
     assert "return" not in (tmp_path / "ann" / "lines.jsonl").read_text()
     monkeypatch.setattr(bench_personal, "Engine", None)
     assert measure(tiny_base, paths, 8, 60.0, tmp_path, lambda *_: None) == result

@@ -49,7 +49,7 @@ NEWEST = 0.15  # of the commits, that are never trained on,
 LEAST_NEWEST, MOST_NEWEST = 48, 90  # but enough to judge by, if that leaves two thirds, and not more than enough
 SELECTING = 1 / 3  # of those, the older ones: they say when to stop
 FEWEST_LESSONS, FEWEST_COMMITS = 20, 20  # to train on, and that decide
-MOST_PASSAGES, MOST_STRETCHES, MOST_SELECTING, MOST_LINES = 1_200, 100, 24, 160
+MOST_PASSAGES, MOST_STRETCHES, MOST_SELECTING, MOST_LINES = 800, 100, 24, 160
 REHEARSED = 48  # places of public code, each again and again
 RUN = 3  # lines in a row that are judged: fewer in more commits say more
 # A quarter of the engine's: the shorter a prompt, the more is learned in the same time.

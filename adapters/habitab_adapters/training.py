@@ -1,9 +1,9 @@
 """The loop that trains an adapter: AdamW (arXiv 1711.05101) over low-rank factors, for as long as there is time.
 
 One pass over what the person wrote, the newer the earlier, with a learning rate that falls with the time or the
-examples that are left, whichever ends first. Each step rehearses a place of public code, where the network is to say
-what it said before: what is learned of one person changes little else. Lines that are not trained on say every few
-steps whether it still helps; the best state is what comes out.
+examples that are left, whichever ends first. Every second step rehearses a place of public code, where the network is
+to say what it said before: what is learned of one person changes little else. Lines that are not trained on say now and
+then whether it still helps; the best state is what comes out.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ from habitab_engine.trim import trim
 BETAS = (0.9, 0.95)
 WARM_UP, FINAL = 10, 0.1  # steps until the full rate, and its share at the end
 NEWER = 3.0  # how many times as early the newest examples come as the oldest, on average
-JUDGE_STEPS = 50  # steps between two looks at what is not trained on
+REHEARSING_STEPS = 2  # from one to the next
+JUDGE_STEPS = 75  # steps between two looks at what is not trained on
 SAVE_SECONDS = 120.0
 MOST_WRITTEN = 320  # tokens with gradients at once, a longer lesson alone: half a gigabyte
 TRIM_STEPS = 8  # batches of many shapes leave holes in memory that is kept
@@ -39,15 +40,15 @@ PATIENCE = 3  # steps in a row whose gradients may be no numbers
 
 @dataclass(frozen=True, slots=True)
 class Course:
-    """How an adapter is trained; the rate is the best of two on two histories, the rest usual (README)."""
+    """How an adapter is trained; rate, batch and `hold` are the best of what was tried (README), the rest is usual."""
 
     rank: int = 16
     alpha: float = 32.0
     rate: float = 1e-3
-    batch: int = 4
+    batch: int = 2
     passes: float = 1.0
     clip: float = 1.0
-    hold: float = 1.0  # weight of KL(base || now) in nats a token on what is rehearsed
+    hold: float = 2.0  # weight of KL(base || now) in nats a token where something is rehearsed
     seconds: float = 900.0
     seed: int = 0
     device: str = "auto"
@@ -147,8 +148,9 @@ class Training:
         chosen = [self._lessons[i] for i in self._order[self._step * size : (self._step + 1) * size]]
         self._network.merge()
         loss = self._backward(chosen)
-        if self._rehearsed:
-            self._hold(self._step % len(self._rehearsed))
+        turn, rest = divmod(self._step, REHEARSING_STEPS)
+        if self._rehearsed and not rest:
+            self._hold(turn % len(self._rehearsed))
         norm = nn.utils.clip_grad_norm_(self._params.values(), self._course.clip)
         if bool(torch.isfinite(norm + loss)):
             for group in self._optimiser.param_groups:

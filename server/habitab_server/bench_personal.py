@@ -1,7 +1,8 @@
 """Does a person's adapter know what base, context and memory do not? Asked of several developers' real histories.
 
 The most frequent author of each history stands for a person. Of the commits in which they wrote code the newest are
-put aside, as many as have the lines to ask, at most 15 %: an adapter is learned every night, and old ones serve nobody.
+put aside, as many as have the lines that may be asked, at most 15 %: an adapter is learned every night, and old ones
+serve nobody.
 `habitab learn` is given the rest, with its own judge and verdict. Then lines of the newest are asked, which nothing has
 seen: with every column, and with the adapter of the developer named beside in the place of one's own. It is a
 simulation; each line's figures are kept without any of its text, so that a killed run goes on.
@@ -36,13 +37,16 @@ from habitab_engine.errors import InputError
 from habitab_engine.home import Home
 from habitab_engine.lora import Lora, merged, read_lora, write_lora
 from habitab_engine.types import SOURCES
+from habitab_server.verdict import picture
 
 NEWEST = 0.15  # of the commits that wrote code, at most
+MOST_POSITIONS = 1_600  # of one developer, two in a line; those of a run that asks fewer are among them
 MOST_OF_ONE = 24  # lines of a commit that count when they are put aside: many commits say more than a long one
 # What is asked of the bare base together, by column: the prompts of `context` and `memory` are the same.
 PLAIN = ({"base": View((), memory=False)}, {"context": View(SOURCES, memory=False), "memory": View()})
 ADAPTED = ("adapter", "other")
 COLUMNS = (*(name for views in PLAIN for name in views), *ADAPTED)
+PICTURE = "verdict.svg"
 WORSE = 0.05  # of all developers together (Holm, 1979)
 
 Tell = Callable[[str, float], None]
@@ -71,6 +75,7 @@ def measure(base: Path | None, paths: Sequence[Path], positions: int, seconds: f
             other = learned[_beside(i, len(people))]
             loras = {"adapter": _lora(learned[i], checkpoint), "other": _lora(other, checkpoint)}
             rows.append(_figures(person, learned[i], _asked(person, checkpoint, loras, folder / person.name, tell)))
+    (folder / PICTURE).write_text(picture(rows), encoding="utf-8")
     return {"developers": rows, "base": checkpoint.base_id} | summary(rows)
 
 
@@ -85,20 +90,20 @@ def _developer(repository: Repository, path: Path, positions: int) -> Developer:
     own = [commit for commit in commits if commit.author == author]
     wrote = {stretch.commit.id for stretch in own_stretches(repository, own)}
     writing = [commit for commit in own if commit.id in wrote]
-    newest = _newest(repository, writing[len(writing) - round(NEWEST * len(writing)) :], positions // 2)
+    newest = _newest(repository, writing[len(writing) - round(NEWEST * len(writing)) :])
     plan = plan_of(repository, newest, positions // 2, learn.RUN, evenly=True)
     if not plan.visits:
         raise InputError(f"The newest commits in {path} have no line of code: name another history.")
     return Developer(_name(path), learn.split(repository, writing[: len(writing) - len(newest)]), plan)
 
 
-def _newest(repository: Repository, commits: Sequence[Commit], lines: int) -> list[Commit]:
-    """The newest of these commits that have so many lines to ask, or all."""
+def _newest(repository: Repository, commits: Sequence[Commit]) -> list[Commit]:
+    """The newest of these commits that have the lines of `MOST_POSITIONS`, or all."""
     counts = Counter[str]()
     for visit in plan_of(repository, commits, None).visits:
         counts[visit.commit.id] += len(visit.typed)
     found = list[Commit]()
-    while len(found) < len(commits) and sum(min(counts[one.id], MOST_OF_ONE) for one in found) < lines:
+    while len(found) < len(commits) and sum(min(counts[one.id], MOST_OF_ONE) for one in found) < MOST_POSITIONS // 2:
         found.insert(0, commits[-1 - len(found)])
     return found
 

@@ -179,7 +179,9 @@ def bench_replay(
 
 @bench.command("personal")
 @click.argument("repos", metavar="REPO…", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--positions", type=click.IntRange(2), default=1600, show_default=True, help="Cursors asked of each.")
+@click.option(
+    "--positions", type=click.IntRange(2, 1600), default=1600, show_default=True, help="Cursors asked of each."
+)
 @click.option("--minutes", type=click.FloatRange(1), default=25.0, show_default=True, help="Learning, for each.")
 @click.option("--out", metavar="DIR", type=click.Path(path_type=Path), help="Where what is finished stands.")
 @click.pass_obj

@@ -71,20 +71,20 @@ class _Scale:
 
 def _grid(scale: _Scale) -> list[str]:
     """Lines across at round losses, and marks below at round numbers of tokens."""
-    step = _round_step((scale.high - scale.low) / _TICKS)
+    step = round_step((scale.high - scale.low) / _TICKS)
     parts = []
     for i in range(math.ceil(scale.low / step - 1e-9), math.floor(scale.high / step + 1e-9) + 1):
         y = scale.y(i * step)
         parts.append(f'<path d="M{LEFT} {y:.1f}H{WIDTH - RIGHT}" stroke="#ddd"/>')
         parts.append(f'<text x="{LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{i * step:.2f}</text>')
-    step = _round_step(scale.tokens / _TICKS)
+    step = round_step(scale.tokens / _TICKS)
     for i in range(math.floor(scale.tokens / step + 1e-9) + 1):
         x = scale.x(i * step)
         parts.append(f'<text x="{x:.1f}" y="{HEIGHT - BOTTOM + 18}" text-anchor="middle">{i * step / 1e6:g}M</text>')
     return parts
 
 
-def _round_step(least: float) -> float:
+def round_step(least: float) -> float:
     """1, 2 or 5 times a power of ten, at least `least`."""
     power = 10.0 ** math.floor(math.log10(least))
     return next(power * factor for factor in (1, 2, 5, 10) if power * factor >= least)

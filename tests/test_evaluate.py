@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from habitab_adapters.evaluate import Known, View, ask_all
+from habitab_adapters.evaluate import Known, View, _is_as_sound, ask_all
 from habitab_adapters.ledger import Ledger
-from habitab_adapters.lines import plan_of
+from habitab_adapters.lines import Line, plan_of
 from habitab_adapters.repository import Repository
 from habitab_engine.config import EngineSettings
 from habitab_engine.engine import Engine
@@ -49,6 +49,7 @@ def test_lines_are_asked_at_two_cursors_and_a_killed_run_comes_to_the_same(histo
     path = tmp_path / "lines.jsonl"
     found = asked(history, path, View())
     assert len(found) == 4 and all(known.asked == 2 and known.bits > 0 and known.bytes > 3 for known in found)
+    assert all(known.exact <= known.parsed <= known.suggested <= known.asked for known in found)
     assert any(known.exact for known in found) and all(bool(known.exact) == bool(known.saved) for known in found)
     whole = path.read_bytes()
     path.write_bytes(whole[:-5])  # killed while the last line was written
@@ -76,3 +77,17 @@ def test_columns_that_share_their_prompts_come_to_what_each_comes_to_alone(histo
         alone = asked(history, tmp_path / f"{name}.jsonl", view)
         assert [k.bits for k in both[name]] == pytest.approx([k.bits for k in alone], rel=0.01)
         assert [k.exact for k in both[name]] == [k.exact for k in alone]
+
+
+def test_a_suggestion_is_as_sound_as_the_true_line_or_breaks_the_file() -> None:
+    line = Line("1", "shape.py", ["def area(self):"], "    return self.width", ["", "print(area)"], [])
+    assert _is_as_sound(line, "    return self.width")
+    assert _is_as_sound(line, "    return (self.height)")
+    assert not _is_as_sound(line, "    return (self.height")
+    assert not _is_as_sound(line, "    return self.'width")
+
+
+def test_where_the_true_line_leaves_something_open_a_suggestion_may_too() -> None:
+    line = Line("1", "shape.py", ["def area(self):"], "    return self.scaled(", [], [])
+    assert _is_as_sound(line, "    return self.doubled(")
+    assert not _is_as_sound(line, "    return self.doubled('(")

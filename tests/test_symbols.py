@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from habitab_engine.symbols import MOST_CHARACTERS, Import, Outline, has_grammar, outline
+from habitab_engine.symbols import MOST_CHARACTERS, Import, Outline, faults, has_grammar, outline
 
 LANGUAGES = [
     "python",
@@ -221,3 +221,12 @@ def test_too_long_a_text_and_an_unknown_language_have_none() -> None:
 )
 def test_hostile_text_is_no_fault(text: str) -> None:
     assert isinstance(outline(text, "python"), Outline)
+
+
+def test_faults_are_counted_where_a_text_cannot_be_parsed() -> None:
+    assert faults("def f(a):\n    return a\n", "python") == 0
+    assert faults("def f(a:\n    return a\n", "python") > 0
+    broken = "const a = 1;\nconst = 2;\n" + "let b = 3;\n" * 5
+    assert 0 < faults(broken, "typescript") < faults(broken + "function ( {\n", "typescript")
+    assert faults("anything ((", "no such language") == 0
+    assert faults("(" * (MOST_CHARACTERS + 1), "python") == 0

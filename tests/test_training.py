@@ -1,4 +1,4 @@
-"""Training an adapter learns, holds what is rehearsed, keeps its best state, goes on where it was killed, ends in time."""
+"""Training an adapter learns, holds what is rehearsed, keeps its best state, goes on when killed, and ends in time."""
 
 from __future__ import annotations
 

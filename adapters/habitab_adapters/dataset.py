@@ -73,6 +73,8 @@ def stretches(commit: Commit, added: Added) -> Iterator[Stretch]:
 
 def own_passages(repository: Repository, commits: Sequence[Commit]) -> list[Stretch]:
     """What these commits wrote and still stands in the files as the last of them leaves them, the newest last."""
+    if not commits:
+        return []
     last, typed = commits[-1], _when_typed(repository, commits)
     found, as_left = list[tuple[float, Stretch]](), replace(last, parent=last.id)
     for path, blob in repository.changes(repository.empty_tree, last.id):

@@ -19,6 +19,8 @@ from habitab_adapters.lines import Line, Plan
 from habitab_adapters.repository import Checkout, Repository
 from habitab_adapters.workbench import Workbench
 from habitab_engine.engine import Engine
+from habitab_engine.symbols import faults
+from habitab_engine.syntax import language_of
 from habitab_engine.types import SOURCES, CompletionRequest
 
 PATIENCE_MS = 60_000.0  # a slow machine changes nothing
@@ -35,13 +37,16 @@ class View:
 @dataclass(frozen=True, slots=True)
 class Known:
     """One line: how many cursors were asked, at how many the rest of the line was suggested to the letter, and how many
-    characters that saves; the bits of all of it from its first character on, and its length in bytes of UTF-8."""
+    characters that saves; the bits of all of it from its first character on, and its length in bytes of UTF-8; at how
+    many anything was suggested, and how often the file could then be parsed no worse than with the true line."""
 
     asked: int
     exact: int
     saved: int
     bits: float
     bytes: int
+    suggested: int
+    parsed: int
 
 
 def ask(engine: Engine, bench: Workbench, line: Line, view: View) -> Known:
@@ -49,10 +54,27 @@ def ask(engine: Engine, bench: Workbench, line: Line, view: View) -> Known:
     first = line.cursors[0]
     bits, size = bits_of(engine, _request(bench, line, first, view), line.rest(first))
     cursors = [first] if line.inner_cursor is None else [first, line.inner_cursor]
-    right = [
-        cursor for cursor in cursors if _suggested(engine, _request(bench, line, cursor, view)) == line.rest(cursor)
-    ]
-    return Known(len(cursors), len(right), sum(len(line.rest(cursor)) for cursor in right), bits, size)
+    rests = {cursor: _suggested(engine, _request(bench, line, cursor, view)) for cursor in cursors}
+    right = [cursor for cursor, rest in rests.items() if rest == line.rest(cursor)]
+    written = [line.text[:cursor] + rest for cursor, rest in rests.items() if rest]
+    return Known(
+        asked=len(cursors),
+        exact=len(right),
+        saved=sum(len(line.rest(cursor)) for cursor in right),
+        bits=bits,
+        bytes=size,
+        suggested=len(written),
+        parsed=sum(_is_as_sound(line, text) for text in written),
+    )
+
+
+def _is_as_sound(line: Line, text: str) -> bool:
+    """Whether the file can be parsed with `text` in the place of the line, as far as it can with the line itself."""
+    if text == line.text.rstrip():
+        return True
+    language = language_of(line.path)
+    made, true = ("\n".join([*line.above, written, *line.below]) for written in (text, line.text))
+    return faults(made, language) <= faults(true, language)
 
 
 def _request(bench: Workbench, line: Line, cursor: int, view: View) -> CompletionRequest:

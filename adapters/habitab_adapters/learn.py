@@ -2,8 +2,8 @@
 none is.
 
 What the newest commits hold is never trained on: the older third of them says when to stop, the rest decides, once.
-Promoted is what costs fewer bits on the person's own later lines, surely so, without saving fewer characters there, and
-hardly more bits on strangers' code; what is too strong there is weakened first.
+Promoted is what costs fewer bits on the person's own later lines, surely so, without saving fewer characters there or
+breaking their syntax, and what stays within the bounds of `bounds.py`; what is too strong there is weakened first.
 """
 
 from __future__ import annotations
@@ -21,8 +21,10 @@ from typing import Any
 
 import numpy as np
 
+from habitab_adapters.bounds import weakened
+from habitab_adapters.canaries import canaries, planted
 from habitab_adapters.dataset import WEIGHT, Stretch, Writer, own_passages, own_stretches
-from habitab_adapters.estimates import interval, resamples
+from habitab_adapters.estimates import Array, interval, resamples
 from habitab_adapters.evaluate import Known, View, ask_all
 from habitab_adapters.ledger import Ledger
 from habitab_adapters.library import Form, rehearsed
@@ -30,7 +32,6 @@ from habitab_adapters.lines import Plan, plan_of
 from habitab_adapters.registry import Registry
 from habitab_adapters.repository import Checkout, Commit, Repository, configured_author
 from habitab_adapters.snapshot import WHO, as_history
-from habitab_adapters.strangers import Strangers
 from habitab_adapters.training import Course, Trained, Training
 from habitab_adapters.tuned import Lesson
 from habitab_adapters.workbench import Shelves, Workbench
@@ -54,9 +55,6 @@ REHEARSED = 48  # places of public code, each again and again
 RUN = 3  # lines in a row that are judged: fewer in more commits say more
 # A quarter of the engine's: the shorter a prompt, the more is learned in the same time.
 PROMPT_TOKENS = 256
-MOST_BITS, MOST_KL = 0.02, 0.05  # on strangers' code: more bits a token, nats of KL(base || new)
-LEAST_SCALE, CAUTION, TRIES = 0.1, 0.93, 5  # of an adapter; how much weaker it is made than seems enough; how often
-SAMPLE = 5  # every fifth place tells whether all have to be asked
 SECONDS = 1500.0  # in all, of which training may take this share:
 TRAINING = 0.5
 
@@ -208,7 +206,7 @@ def _facts_of(checkpoint: Checkpoint, parent: str, metrics: Mapping[str, Any]) -
 def candidate(
     checkpoint: Checkpoint, histories: Sequence[History], work: Path, seconds: float, tell: Tell
 ) -> Candidate:
-    """Train on the past of `histories`, stop by what they have for selecting, and spare the strangers."""
+    """Train on the past of `histories`, stop by what they have for selecting, and keep within the bounds."""
     commits = {visit.commit.id for plan in _plans(histories) for visit in plan.visits}
     if len(commits) < FEWEST_COMMITS:
         reason = _too_little("newer commits to judge by", len(commits), FEWEST_COMMITS)
@@ -217,15 +215,16 @@ def candidate(
     unseen = list(_lessons(checkpoint, histories, _to_select, tell, end_weight=0.0))  # what is judged is lines alone
     if len(lessons) < FEWEST_LESSONS or not unseen:
         return Candidate(None, {}, "too_little", _too_little("places to learn from", len(lessons), FEWEST_LESSONS))
+    hidden = canaries(_form(checkpoint), ":".join(h.past[-1].id for h in histories if h.past))
     course, rehearsed = Course(seconds=seconds * TRAINING), _rehearsed(checkpoint)
-    trained = Training(checkpoint, lessons, course, work, rehearsed).run(
+    trained = Training(checkpoint, planted(lessons, hidden), course, work, rehearsed).run(
         unseen, lambda moment: tell("Training", moment.done)
     )
     metrics = _trained(trained, len(lessons))
     if not trained.step:
         return Candidate(None, metrics, "kept", "Training did not help on lines that it had not seen.")
-    lora, strange, fault = _weakened(checkpoint, trained.lora, tell)
-    return Candidate(None if fault else lora, metrics | strange, "kept", fault)
+    lora, costs, fault = weakened(checkpoint, trained.lora, hidden, tell)
+    return Candidate(None if fault else lora, metrics | costs, "kept", fault)
 
 
 def _to_learn(history: History, share: float) -> list[Stretch]:
@@ -304,44 +303,6 @@ def _trained(trained: Trained, lessons: int) -> dict[str, Any]:
     }
 
 
-def _weakened(checkpoint: Checkpoint, lora: Lora, tell: Tell) -> tuple[Lora, dict[str, Any], str]:
-    """The adapter as strong as strangers' code allows; what it costs there; what speaks against it.
-
-    The scale is looked for at some of the places and then has to hold at all of them. What an update costs grows with
-    the square of its scale, about, so that each try says how strong the next may be.
-    """
-    low, scale, metrics = 0.0, 1.0, dict[str, Any]()
-    strangers = Strangers(checkpoint, EngineSettings())
-
-    def excess(weak: Checkpoint, stride: int) -> float:
-        """How many times more it costs than it may."""
-        found = strangers.compare(weak, lambda done: tell("Strangers", done), stride=stride)
-        metrics.update(
-            scale=round(scale, 4),
-            strangers_bits_per_token=round(found.bits_per_token_delta, 4),
-            strangers_kl_nats=round(found.kl_nats, 4),
-            strangers_exact_match=round(found.exact_match_delta, 4),
-        )
-        return max(found.bits_per_token_delta / MOST_BITS, found.kl_nats / MOST_KL)
-
-    try:
-        for _ in range(TRIES):
-            weak = merged(checkpoint, lora.scaled(scale))
-            too_much = excess(weak, SAMPLE)
-            if too_much <= 1:
-                too_much = excess(weak, 1)
-            if too_much <= 1:
-                low = scale
-            if low or scale == LEAST_SCALE:
-                break
-            scale = max(LEAST_SCALE, scale * CAUTION / too_much**0.5)
-    finally:
-        strangers.close()
-    if not low:
-        return lora, metrics, "Strangers' code became too much harder for it, however weak it was made."
-    return lora.scaled(low), metrics, ""
-
-
 def _judged(
     registry: Registry,
     checkpoint: Checkpoint,
@@ -381,15 +342,17 @@ def _judged(
 def compared(before: Sequence[Known], after: Sequence[Known], commits: Sequence[str]) -> dict[str, Any]:
     """What changed on the same lines, with 95 % intervals of a bootstrap over their commits."""
     names = {commit: i for i, commit in enumerate(dict.fromkeys(commits))}
-    sums = np.zeros((len(names), 8))
+    sums = np.zeros((len(names), 12))
     for commit, old, new in zip(commits, before, after, strict=True):
         sums[names[commit]] += (
             *(old.asked, old.bytes, old.exact, new.exact),
             *(old.bits, new.bits, old.saved, new.saved),
+            *(old.suggested, new.suggested, old.parsed, new.parsed),
         )
     drawn = resamples(len(names)) @ sums
-    asked, size, exact, exact_new, bits, bits_new, saved, saved_new = sums.sum(0)
+    asked, size, exact, exact_new, bits, bits_new, saved, saved_new, *_ = sums.sum(0)
     points = 100 * (drawn[:, 3] - drawn[:, 2]) / drawn[:, 0]
+    sound, sound_new = _shares(sums.sum(0, keepdims=True))
     return {
         "positions": int(asked),
         "commits": len(names),
@@ -401,7 +364,15 @@ def compared(before: Sequence[Known], after: Sequence[Known], commits: Sequence[
         "bits_before": round(bits / size, 4),
         "bits_after": round(bits_new / size, 4),
         "bits_ratio": interval(drawn[:, 5] / drawn[:, 4]),
+        "parsed_before": round(float(sound[0]), 4),
+        "parsed_after": round(float(sound_new[0]), 4),
+        "parsed_points": interval(100 * np.subtract(*_shares(drawn)[::-1])),
     }
+
+
+def _shares(sums: Array) -> tuple[Array, Array]:
+    """Of what was suggested, the part that could be parsed, before and after: [n] each of sums [n, 12]."""
+    return sums[:, 10] / np.maximum(sums[:, 8], 1), sums[:, 11] / np.maximum(sums[:, 9], 1)
 
 
 def _reasons(own: Mapping[str, Any]) -> tuple[str, ...]:
@@ -411,6 +382,8 @@ def _reasons(own: Mapping[str, Any]) -> tuple[str, ...]:
         reasons.append("It is not surely better on your own later lines.")
     if own["saved_after"] < own["saved_before"]:
         reasons.append("It would have saved you fewer characters.")
+    if own["parsed_points"] is not None and own["parsed_points"][1] < 0:
+        reasons.append("What it suggests breaks the syntax of your files more often.")
     return tuple(reasons)
 
 

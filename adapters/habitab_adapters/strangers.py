@@ -51,7 +51,7 @@ class Strangers:
     def __init__(self, base: Checkpoint, settings: EngineSettings | None = None) -> None:
         """Raises InputError where the standard library is not there as source code."""
         self._engine = Engine(base, settings or EngineSettings())
-        self._base, self._places = self._engine.model, list(judged(self._engine))
+        self.base, self._places = self._engine.model, list(judged(self._engine))
         self._said: dict[int, tuple[Tensor, bool]] = {}
 
     def compare(
@@ -75,15 +75,15 @@ class Strangers:
             return found
 
         self._said |= {i: look(i) for i in missing}
-        model, costs, right = Model(new, self._base.kernels), torch.zeros(3, dtype=torch.float64), 0
+        model, costs, right = Model(new, self.base.kernels), torch.zeros(3, dtype=torch.float64), 0
         self._engine.exchange(Prepared("", model))
         try:
             for i in chosen:
                 place, (after, is_right) = self._places[i], look(i)
-                costs += _costs(self._base, self._said[i][0], model, after, place.tokens[place.given :])
+                costs += _costs(self.base, self._said[i][0], model, after, place.tokens[place.given :])
                 right += is_right
         finally:
-            self._engine.exchange(Prepared("", self._base))
+            self._engine.exchange(Prepared("", self.base))
         return self._forgetting(costs, right, chosen)
 
     def _forgetting(self, costs: Tensor, right: int, chosen: range) -> Forgetting:

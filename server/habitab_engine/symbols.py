@@ -1,6 +1,6 @@
-"""What a file defines and what it imports, read with tree-sitter; pure.
+"""What a file defines and what it imports, and whether it can be parsed, read with tree-sitter; pure.
 
-Only the outside of a file is walked: its top level and the inside of its classes, never a function's body.
+Only the outside of a file is walked for definitions: its top level and the inside of its classes, no function's body.
 """
 
 from __future__ import annotations
@@ -115,6 +115,30 @@ def outline(text: str, language: str, breathe: Callable[[], object] = bool) -> O
         elif (found := _definition(node, written, grammar, parent)) is not None:
             definitions.append(found)
     return Outline(tuple(definitions), tuple(imports))
+
+
+def faults(text: str, language: str) -> int:
+    """How many places of `text` cannot be parsed; none for a language without a grammar, and for a text too long or too
+    odd to parse."""
+    grammar = _GRAMMARS.get(language)
+    if grammar is None or len(text) > MOST_CHARACTERS:
+        return 0
+    try:
+        return _faults(_parse(text.encode(), grammar, bool))
+    except _GivenUpError:
+        return 0
+
+
+def _faults(root: Node) -> int:
+    """Nodes that stand for what is wrong or missing; what is inside of one counts with it."""
+    found, stack = 0, [root]
+    while stack:
+        node = stack.pop()
+        if node.is_error or node.is_missing:
+            found += 1
+        elif node.has_error:
+            stack += node.children
+    return found
 
 
 def has_grammar(language: str) -> bool:

@@ -1,0 +1,69 @@
+"""How strong an adapter may be: on strangers' code it may cost hardly more, and remember nothing that it met once.
+
+What an update costs grows with the square of its scale, about, so that each try says how strong the next may be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from typing import Any
+
+from habitab_adapters.canaries import Canary, exposure
+from habitab_adapters.strangers import Strangers
+from habitab_engine.checkpoint import Checkpoint
+from habitab_engine.config import EngineSettings
+from habitab_engine.lora import Lora, merged
+from habitab_engine.model import Model
+
+MOST_BITS, MOST_KL = 0.02, 0.05  # on strangers' code: more bits a token, nats of KL(base || new)
+MOST_EXPOSED = 1.0  # bits of canaries more than under the base, which has never met them
+LEAST_SCALE, CAUTION, TRIES = 0.1, 0.93, 5  # of an adapter; how much weaker it is made than seems enough; how often
+SAMPLE = 5  # every fifth place tells whether all have to be asked
+
+
+def weakened(
+    checkpoint: Checkpoint, lora: Lora, hidden: Sequence[Canary], tell: Callable[[str, float], None]
+) -> tuple[Lora, dict[str, Any], str]:
+    """The adapter as strong as it may be; what it costs then; what speaks against it ("" if nothing does).
+
+    The scale is looked for at some of the strangers' places and then has to hold at all of them.
+    """
+    low, scale, metrics = 0.0, 1.0, dict[str, Any]()
+    with closing(Strangers(checkpoint, EngineSettings())) as strangers:
+        for _ in range(TRIES):
+            weak = merged(checkpoint, lora.scaled(scale))
+            metrics["scale"] = round(scale, 4)
+            too_much = _cost(strangers, weak, SAMPLE, metrics, tell)
+            if too_much <= 1:
+                too_much = max(
+                    _cost(strangers, weak, 1, metrics, tell), _exposed(strangers.base, weak, hidden, metrics)
+                )
+            if too_much <= 1:
+                low = scale
+            if low or scale == LEAST_SCALE:
+                break
+            scale = max(LEAST_SCALE, scale * CAUTION / too_much**0.5)
+    if not low:
+        return lora, metrics, "It cost too much on strangers' code or remembered random text, however weak it was made."
+    return lora.scaled(low), metrics, ""
+
+
+def _cost(
+    strangers: Strangers, weak: Checkpoint, stride: int, metrics: dict[str, Any], tell: Callable[[str, float], None]
+) -> float:
+    """How many times more it costs on strangers' code than it may."""
+    found = strangers.compare(weak, lambda done: tell("Strangers", done), stride=stride)
+    metrics.update(
+        strangers_bits_per_token=round(found.bits_per_token_delta, 4),
+        strangers_kl_nats=round(found.kl_nats, 4),
+        strangers_exact_match=round(found.exact_match_delta, 4),
+    )
+    return max(found.bits_per_token_delta / MOST_BITS, found.kl_nats / MOST_KL)
+
+
+def _exposed(base: Model, weak: Checkpoint, hidden: Sequence[Canary], metrics: dict[str, Any]) -> float:
+    """How many times more it remembers than it may."""
+    control, exposed = exposure(base, hidden), exposure(Model(weak, base.kernels), hidden)
+    metrics.update(canary_bits=round(exposed, 4), control_bits=round(control, 4))
+    return (exposed - control) / MOST_EXPOSED

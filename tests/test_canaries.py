@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from habitab_adapters.canaries import LENGTH, OTHERS, PLANTED, Canary, canaries, exposure, planted
+from habitab_adapters.canaries import BY_CHANCE, LENGTH, OTHERS, PLANTED, Canary, canaries, exposure, planted
 from habitab_adapters.training import Course, Training
 from habitab_adapters.tuned import Lesson
 from habitab_engine.checkpoint import Checkpoint, load_checkpoint
@@ -56,5 +56,5 @@ def test_what_was_learned_by_heart_is_exposed_and_what_was_not_is_not(
     course = Course(rank=8, alpha=16.0, rate=3e-2, passes=40, seconds=300.0, device="cpu")
     trained = Training(base, lessons, course, tmp_path).run(lessons, lambda moment: None)
     before, after = tiny_engine.model, Model(merged(base, trained.lora), tiny_engine.model.kernels)
-    assert exposure(after, hidden) == 5.0
-    assert exposure(before, hidden) < 4 and exposure(after, never) < 4
+    assert exposure(after, hidden) > BY_CHANCE + 2
+    assert abs(exposure(before, hidden) - BY_CHANCE) < 1 and abs(exposure(after, never) - BY_CHANCE) < 1

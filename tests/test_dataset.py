@@ -149,6 +149,11 @@ def test_passages_are_what_a_person_wrote_and_still_stands_the_newest_last(histo
     assert [passage.path for passage in passages_of(history, "eve@x.org")] == ["b.py"]
 
 
+def test_who_wrote_nothing_has_no_passages(history: History) -> None:
+    history.commit({"a.py": FIRST})
+    assert passages_of(history, "nobody@x.org") == []
+
+
 def test_a_passage_is_written_between_what_stands_around_it(history: History, tokenizer: Tokenizer) -> None:
     functions = [f"def step_{i}(value):\n    return value * {i} + {i}\n\n\n" for i in range(80)]
     history.commit({"a.py": "".join(functions)})

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from habitab_adapters.evaluate import Known, View, _is_as_sound, ask_all
+from habitab_adapters.evaluate import CURSORS, Known, View, _is_as_sound, ask_all
 from habitab_adapters.ledger import Ledger
 from habitab_adapters.lines import Line, plan_of
 from habitab_adapters.repository import Repository
@@ -45,10 +45,12 @@ def asked(history: History, path: Path, view: View) -> list[Known]:
         engine.close()
 
 
-def test_lines_are_asked_at_two_cursors_and_a_killed_run_comes_to_the_same(history: History, tmp_path: Path) -> None:
+def test_lines_are_asked_at_several_cursors_and_a_killed_run_comes_to_the_same(
+    history: History, tmp_path: Path
+) -> None:
     path = tmp_path / "lines.jsonl"
     found = asked(history, path, View())
-    assert len(found) == 4 and all(known.asked == 2 and known.bits > 0 and known.bytes > 3 for known in found)
+    assert len(found) == 4 and all(known.asked == CURSORS and known.bits > 0 and known.bytes > 3 for known in found)
     assert all(known.exact <= known.parsed <= known.suggested <= known.asked for known in found)
     assert any(known.exact for known in found) and all(bool(known.exact) == bool(known.saved) for known in found)
     whole = path.read_bytes()
@@ -90,4 +92,12 @@ def test_a_suggestion_is_as_sound_as_the_true_line_or_breaks_the_file() -> None:
 def test_where_the_true_line_leaves_something_open_a_suggestion_may_too() -> None:
     line = Line("1", "shape.py", ["def area(self):"], "    return self.scaled(", [], [])
     assert _is_as_sound(line, "    return self.doubled(")
-    assert not _is_as_sound(line, "    return self.doubled('(")
+
+
+@pytest.mark.parametrize("text", ["x", "    ab", "    return self.width  "])
+def test_the_cursors_of_a_line_are_its_first_and_others_the_same_every_time(text: str) -> None:
+    line = Line("1", "shape.py", [], text, [], [])
+    found = line.spread(4)
+    assert found == sorted(set(found)) and found[0] == line.cursors[0] and set(found) <= set(line.cursors)
+    assert len(found) == min(4, len(line.cursors)) and found == line.spread(4)
+    assert line.spread(1) == found[:1]

@@ -10,7 +10,7 @@ import pytest
 
 from habitab_adapters import bounds
 from habitab_adapters import learn as learning
-from habitab_adapters.evaluate import Known
+from habitab_adapters.evaluate import CURSORS, Known
 from habitab_adapters.learn import compared, learn
 from habitab_adapters.registry import Registry
 from habitab_adapters.strangers import Forgetting
@@ -124,7 +124,7 @@ def test_a_real_judgement_through_the_engine_ends_in_a_verdict(
     phases: dict[str, float] = {}
     outcome = learn(home, tiny_base, [history.folder], author="ada@x.org", seconds=60, tell=phases.__setitem__)
     assert outcome.verdict in ("promoted", "kept")
-    assert outcome.metrics["positions"] == 24 and outcome.metrics["commits"] >= 5
+    assert outcome.metrics["positions"] == 12 * CURSORS and outcome.metrics["commits"] >= 5
     assert phases == dict.fromkeys(("Reading", "Training", "Strangers", "Judging"), 1.0)
 
 

@@ -73,6 +73,7 @@ def test_the_state_that_was_best_comes_out_not_the_last(base: Checkpoint, tmp_pa
     short = Training(base, lessons(8), Course(**vars_of(COURSE) | {"passes": 4, "batch": 4}), tmp_path / "a")
     trained = short.run([], ignore)
     assert trained.step == 2 and trained.steps == 8
+    assert trained.seen == frozenset(order(8, 4, COURSE.seed)[:8])
 
 
 def vars_of(course: Course) -> dict[str, object]:
@@ -104,7 +105,7 @@ def test_training_ends_when_the_time_is_up(base: Checkpoint, tmp_path: Path) -> 
 def test_a_loss_that_is_no_number_ends_in_a_sentence(base: Checkpoint, tmp_path: Path, monkeypatch) -> None:
     run = Training(base, lessons(40), COURSE, tmp_path)
     true = run._loss
-    monkeypatch.setattr(run, "_loss", lambda part: true(part) * float("nan"))
+    monkeypatch.setattr(run, "_loss", lambda *which: true(*which) * float("nan"))
     with pytest.raises(InputError, match="no number any more"):
         run.run([], ignore)
 
@@ -112,7 +113,7 @@ def test_a_loss_that_is_no_number_ends_in_a_sentence(base: Checkpoint, tmp_path:
 def test_one_gradient_that_is_no_number_changes_nothing(base: Checkpoint, tmp_path: Path, monkeypatch) -> None:
     run = Training(base, lessons(40), COURSE, tmp_path)
     before, true = run._copied(), run._loss
-    monkeypatch.setattr(run, "_loss", lambda part: true(part) * float("inf"))
+    monkeypatch.setattr(run, "_loss", lambda *which: true(*which) * float("inf"))
     run._train(0.0)
     assert all(torch.equal(tensor, before[name]) for name, tensor in run._copied().items())
 
@@ -127,6 +128,18 @@ def test_the_memory_for_gradients_is_bounded_and_the_step_stays_the_same(
         run._backward(lessons(4))
         gradients.append(torch.cat([p.grad.flatten() for p in run._params.values() if p.grad is not None]))
     assert torch.allclose(*gradients, atol=1e-5) and bool(gradients[0].abs().sum() > 0)
+
+
+def test_an_example_that_is_much_harder_than_the_last_ones_is_not_learned(base: Checkpoint, tmp_path: Path) -> None:
+    run = Training(base, lessons(4), COURSE, tmp_path)
+    [one] = lessons(1)
+    run._backward([one])
+    usual = run._recent[-1]
+    for harder, learned in ((1.0, True), (1.5, False)):
+        run._optimiser.zero_grad()
+        run._recent.extend([usual / harder] * 200)
+        assert float(run._backward([one])) == pytest.approx(usual, rel=1e-4)
+        assert any(p.grad is not None and bool(p.grad.any()) for p in run._params.values()) is learned
 
 
 def test_each_pass_has_every_example_and_newer_ones_come_earlier() -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from typing import Any
 
-from habitab_adapters.canaries import Canary, exposure
+from habitab_adapters.canaries import BY_CHANCE, Canary, exposure
 from habitab_adapters.strangers import Strangers
 from habitab_engine.checkpoint import Checkpoint
 from habitab_engine.config import EngineSettings
@@ -17,7 +17,7 @@ from habitab_engine.lora import Lora, merged
 from habitab_engine.model import Model
 
 MOST_BITS, MOST_KL = 0.02, 0.05  # on strangers' code: more bits a token, nats of KL(base || new)
-MOST_EXPOSED = 1.0  # bits of canaries more than under the base, which has never met them
+MOST_EXPOSED = 1.0  # bits of canaries more than by chance
 LEAST_SCALE, CAUTION, TRIES = 0.1, 0.93, 5  # of an adapter; how much weaker it is made than seems enough; how often
 SAMPLE = 5  # every fifth place tells whether all have to be asked
 
@@ -27,6 +27,7 @@ def weakened(
 ) -> tuple[Lora, dict[str, Any], str]:
     """The adapter as strong as it may be; what it costs then; what speaks against it ("" if nothing does).
 
+    `hidden` are the canaries that were met in training.
     The scale is looked for at some of the strangers' places and then has to hold at all of them.
     """
     low, scale, metrics = 0.0, 1.0, dict[str, Any]()
@@ -64,6 +65,8 @@ def _cost(
 
 def _exposed(base: Model, weak: Checkpoint, hidden: Sequence[Canary], metrics: dict[str, Any]) -> float:
     """How many times more it remembers than it may."""
-    control, exposed = exposure(base, hidden), exposure(Model(weak, base.kernels), hidden)
-    metrics.update(canary_bits=round(exposed, 4), control_bits=round(control, 4))
-    return (exposed - control) / MOST_EXPOSED
+    if not hidden:
+        return 0.0
+    exposed = exposure(Model(weak, base.kernels), hidden)
+    metrics["canary_bits"] = round(exposed - BY_CHANCE, 4)
+    return (exposed - BY_CHANCE) / MOST_EXPOSED

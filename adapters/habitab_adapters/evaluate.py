@@ -1,7 +1,7 @@
 """What an engine knows of lines that a person wrote: asked through the serving engine, so that what is judged ships.
 
-Every line is asked at two cursors, before its first character and at one place within it, in a workspace that follows
-the commits as in the replay; nothing is typed there, so all engines are asked the same.
+Every line is asked at some cursors, before its first character and within it, in a workspace that follows the commits
+as in the replay; nothing is typed there, so all engines are asked the same.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from habitab_engine.symbols import faults
 from habitab_engine.syntax import language_of
 from habitab_engine.types import SOURCES, CompletionRequest
 
+CURSORS = 4  # of a line: one more costs a tenth of the first
 PATIENCE_MS = 60_000.0  # a slow machine changes nothing
 
 
@@ -37,8 +38,9 @@ class View:
 @dataclass(frozen=True, slots=True)
 class Known:
     """One line: how many cursors were asked, at how many the rest of the line was suggested to the letter, and how many
-    characters that saves; the bits of all of it from its first character on, and its length in bytes of UTF-8; at how
-    many anything was suggested, and how often the file could then be parsed no worse than with the true line."""
+    characters the first of those saves; the bits of all of it from its first character on, and its length in bytes of
+    UTF-8; at how many anything was suggested, and how often the file could then be parsed no worse than with the true
+    line."""
 
     asked: int
     exact: int
@@ -53,14 +55,14 @@ def ask(engine: Engine, bench: Workbench, line: Line, view: View) -> Known:
     """What `engine` knows of one line. The bits come first: they fill the KV cache that the suggestion then finds."""
     first = line.cursors[0]
     bits, size = bits_of(engine, _request(bench, line, first, view), line.rest(first))
-    cursors = [first] if line.inner_cursor is None else [first, line.inner_cursor]
+    cursors = line.spread(CURSORS)
     rests = {cursor: _suggested(engine, _request(bench, line, cursor, view)) for cursor in cursors}
     right = [cursor for cursor, rest in rests.items() if rest == line.rest(cursor)]
     written = [line.text[:cursor] + rest for cursor, rest in rests.items() if rest]
     return Known(
         asked=len(cursors),
         exact=len(right),
-        saved=sum(len(line.rest(cursor)) for cursor in right),
+        saved=len(line.rest(right[0])) if right else 0,
         bits=bits,
         bytes=size,
         suggested=len(written),

@@ -217,13 +217,15 @@ def candidate(
         return Candidate(None, {}, "too_little", _too_little("places to learn from", len(lessons), FEWEST_LESSONS))
     hidden = canaries(_form(checkpoint), ":".join(h.past[-1].id for h in histories if h.past))
     course, rehearsed = Course(seconds=seconds * TRAINING), _rehearsed(checkpoint)
-    trained = Training(checkpoint, planted(lessons, hidden), course, work, rehearsed).run(
+    lessons = planted(lessons, hidden)
+    trained = Training(checkpoint, lessons, course, work, rehearsed).run(
         unseen, lambda moment: tell("Training", moment.done)
     )
     metrics = _trained(trained, len(lessons))
     if not trained.step:
         return Candidate(None, metrics, "kept", "Training did not help on lines that it had not seen.")
-    lora, costs, fault = weakened(checkpoint, trained.lora, hidden, tell)
+    met = [canary for canary in hidden if any(lessons[i].written is canary.planted for i in trained.seen)]
+    lora, costs, fault = weakened(checkpoint, trained.lora, met, tell)
     return Candidate(None if fault else lora, metrics | costs, "kept", fault)
 
 

@@ -52,6 +52,11 @@ class Line:
         inner = self.cursors[1:]
         return random.Random(f"{SEED} {self.id}").choice(inner) if inner else None
 
+    def spread(self, count: int) -> list[int]:
+        """The first cursor and others behind it, `count` in all or as many as there are, the same in every run."""
+        first, *inner = self.cursors
+        return [first, *sorted(random.Random(f"{SEED} {self.id}").sample(inner, min(count - 1, len(inner))))]
+
     @property
     def second_uses(self) -> dict[int, str]:
         """The names that were typed once today and stand nowhere else in the file: behind the first `BEGUN` characters

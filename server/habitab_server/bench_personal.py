@@ -25,7 +25,7 @@ import numpy as np
 from habitab_adapters import learn
 from habitab_adapters.dataset import own_stretches
 from habitab_adapters.estimates import interval, resamples
-from habitab_adapters.evaluate import Known, View, ask_all
+from habitab_adapters.evaluate import CURSORS, Known, View, ask_all
 from habitab_adapters.ledger import Ledger
 from habitab_adapters.lines import Plan, plan_of
 from habitab_adapters.registry import Registry
@@ -40,7 +40,7 @@ from habitab_engine.types import SOURCES
 from habitab_server.verdict import picture
 
 NEWEST = 0.15  # of the commits that wrote code, at most
-MOST_POSITIONS = 1_600  # of one developer, two in a line; those of a run that asks fewer are among them
+MOST_POSITIONS = 1_800  # of one developer; those of a run that asks fewer are among them
 MOST_OF_ONE = 24  # lines of a commit that count when they are put aside: many commits say more than a long one
 # What is asked of the bare base together, by column: the prompts of `context` and `memory` are the same.
 PLAIN = ({"base": View((), memory=False)}, {"context": View(SOURCES, memory=False), "memory": View()})
@@ -91,7 +91,7 @@ def _developer(repository: Repository, path: Path, positions: int) -> Developer:
     wrote = {stretch.commit.id for stretch in own_stretches(repository, own)}
     writing = [commit for commit in own if commit.id in wrote]
     newest = _newest(repository, writing[len(writing) - round(NEWEST * len(writing)) :])
-    plan = plan_of(repository, newest, positions // 2, learn.RUN, evenly=True)
+    plan = plan_of(repository, newest, positions // CURSORS, learn.RUN, evenly=True)
     if not plan.visits:
         raise InputError(f"The newest commits in {path} have no line of code: name another history.")
     return Developer(_name(path), learn.split(repository, writing[: len(writing) - len(newest)]), plan)
@@ -103,7 +103,9 @@ def _newest(repository: Repository, commits: Sequence[Commit]) -> list[Commit]:
     for visit in plan_of(repository, commits, None).visits:
         counts[visit.commit.id] += len(visit.typed)
     found = list[Commit]()
-    while len(found) < len(commits) and sum(min(counts[one.id], MOST_OF_ONE) for one in found) < MOST_POSITIONS // 2:
+    while (
+        len(found) < len(commits) and sum(min(counts[one.id], MOST_OF_ONE) for one in found) < MOST_POSITIONS // CURSORS
+    ):
         found.insert(0, commits[-1 - len(found)])
     return found
 

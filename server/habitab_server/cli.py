@@ -180,7 +180,7 @@ def bench_replay(
 @bench.command("personal")
 @click.argument("repos", metavar="REPO…", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option(
-    "--positions", type=click.IntRange(2, 1600), default=1600, show_default=True, help="Cursors asked of each."
+    "--positions", type=click.IntRange(4, 1800), default=1800, show_default=True, help="Cursors asked of each, about."
 )
 @click.option("--minutes", type=click.FloatRange(1), default=25.0, show_default=True, help="Learning, for each.")
 @click.option("--out", metavar="DIR", type=click.Path(path_type=Path), help="Where what is finished stands.")

@@ -130,18 +130,6 @@ def test_the_memory_for_gradients_is_bounded_and_the_step_stays_the_same(
     assert torch.allclose(*gradients, atol=1e-5) and bool(gradients[0].abs().sum() > 0)
 
 
-def test_an_example_that_is_much_harder_than_the_last_ones_is_not_learned(base: Checkpoint, tmp_path: Path) -> None:
-    run = Training(base, lessons(4), COURSE, tmp_path)
-    [one] = lessons(1)
-    run._backward([one])
-    usual = run._recent[-1]
-    for harder, learned in ((1.0, True), (1.5, False)):
-        run._optimiser.zero_grad()
-        run._recent.extend([usual / harder] * 200)
-        assert float(run._backward([one])) == pytest.approx(usual, rel=1e-4)
-        assert any(p.grad is not None and bool(p.grad.any()) for p in run._params.values()) is learned
-
-
 def test_each_pass_has_every_example_and_newer_ones_come_earlier() -> None:
     places = [order(100, 1.0, seed) for seed in range(40)]
     assert all(sorted(found) == list(range(100)) for found in places)

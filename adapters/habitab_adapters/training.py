@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,8 +35,6 @@ JUDGE_STEPS = 75  # steps between two looks at what is not trained on
 SAVE_SECONDS = 120.0
 MOST_WRITTEN = 320  # tokens with gradients at once, a longer lesson alone: half a gigabyte
 TRIM_STEPS = 8  # batches of many shapes leave holes in memory that is kept
-# An example that costs more than this share of the last ones is noise or a secret: it is not learned.
-ORDINARY, RECENT, FEWEST_RECENT = 0.95, 200, 40
 PATIENCE = 3  # steps in a row whose gradients may be no numbers
 
 
@@ -116,7 +113,6 @@ class Training:
         self._steps = -(-len(self._order) // course.batch)
         self._step, self._spent, self._tokens, self._odd = 0, 0.0, 0, 0
         self._losses: list[tuple[int, float]] = []
-        self._recent = deque[float](maxlen=RECENT)  # nats a token of the last examples
         self._best: dict[str, Tensor] = self._copied()
         self._rehearsed, self._said = rehearsed, self._before(rehearsed)
 
@@ -183,20 +179,10 @@ class Training:
         counted = max(sum(sum(lesson.weights) for lesson in lessons), 1e-6)
         whole = torch.zeros(())
         for part in _parts(lessons):
-            losses = self._losses_of(part)
-            ordinary = [loss for lesson, loss in zip(part, losses, strict=True) if self._is_ordinary(lesson, loss)]
-            if ordinary:
-                (torch.stack(ordinary).sum() / counted).backward()
-            whole += torch.stack(losses).sum().detach().cpu() / counted
+            loss = self._loss(part) / counted
+            loss.backward()
+            whole += loss.detach().cpu()
         return whole
-
-    def _is_ordinary(self, lesson: Lesson, loss: Tensor) -> bool:
-        """Whether it is to be learned, judged by what came before it."""
-        mean = float(loss.detach()) / max(sum(lesson.weights), 1e-6)
-        enough = len(self._recent) >= FEWEST_RECENT
-        odd = enough and mean > sorted(self._recent)[int(ORDINARY * len(self._recent))]
-        self._recent.append(mean)
-        return not odd
 
     @torch.no_grad()
     def _before(self, lessons: Sequence[Lesson]) -> list[Tensor]:
@@ -213,14 +199,11 @@ class Training:
             slope *= self._course.hold / len(hidden)
         hidden.backward(slope.to(head.dtype) @ head)
 
-    def _losses_of(self, lessons: Sequence[Lesson]) -> list[Tensor]:
-        """Of each the sum of the loss of what counts, in nats."""
-        parts = self._network(lessons).split([len(lesson.written) for lesson in lessons])
-        return [self._loss(lesson, hidden) for lesson, hidden in zip(lessons, parts, strict=True)]
-
-    def _loss(self, lesson: Lesson, hidden: Tensor) -> Tensor:
-        weights = torch.tensor(lesson.weights, device=hidden.device)
-        targets = torch.tensor(lesson.written, device=hidden.device)
+    def _loss(self, lessons: Sequence[Lesson]) -> Tensor:
+        """The sum of the loss of what counts, in nats."""
+        hidden = self._network(lessons)
+        weights = torch.tensor([w for lesson in lessons for w in lesson.weights], device=hidden.device)
+        targets = torch.tensor([t for lesson in lessons for t in lesson.written], device=hidden.device)
         counted = weights > 0
         return weighted_cross_entropy(hidden[counted], self._network.embed, targets[counted], weights[counted])
 
@@ -229,8 +212,7 @@ class Training:
         """Note the loss of what is not trained on; keep the state if it is the best so far."""
         self._network.merge()
         counted = sum(sum(lesson.weights) for lesson in unseen)
-        nats = sum(float(loss) for part in _parts(unseen) for loss in self._losses_of(part))
-        loss = nats / counted if counted else 0.0
+        loss = sum(float(self._loss(part)) for part in _parts(unseen)) / counted if counted else 0.0
         if all(loss < known for _, known in self._losses) or not counted:
             self._best = self._copied()
         self._losses.append((self._step, loss))
@@ -251,7 +233,7 @@ class Training:
         tensors |= {f"best.{name}": p for name, p in self._best.items()}
         for name, p in self._params.items():
             tensors |= {f"{key}.{name}": value.cpu() for key, value in self._optimiser.state[p].items()}
-        notes = {"spent": self._spent, "tokens": self._tokens, "losses": self._losses, "recent": [*self._recent]}
+        notes = {"spent": self._spent, "tokens": self._tokens, "losses": self._losses}
         save(self._folder, self._step, tensors, notes)
 
     def _resume(self) -> None:
@@ -260,7 +242,6 @@ class Training:
             return
         self._step, self._spent, self._tokens = notes["step"], notes["spent"], notes["tokens"]
         self._losses = [(step, loss) for step, loss in notes["losses"]]
-        self._recent.extend(notes["recent"])
         self._best = {name: tensors[f"best.{name}"] for name in self._params}
         for name, p in self._params.items():
             with torch.no_grad():

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from habitab_adapters import strangers
+from habitab_adapters import library
 from habitab_adapters.registry import WEIGHTS, Registry
 from habitab_engine.checkpoint import Checkpoint, load_checkpoint
 from habitab_engine.home import Home
@@ -25,7 +25,7 @@ def base(tiny_base: Path) -> Checkpoint:
 @pytest.fixture
 def registry(tmp_path: Path, tiny_base: Path, base: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> Registry:
     """A person with two versions, the second of which changes more; none is active."""
-    monkeypatch.setattr(strangers, "TOKENS", 700)
+    monkeypatch.setattr(library, "TOKENS", 700)
     registry = Registry(Home.locate(tmp_path / "home"), tiny_base)
     for by in (0.1, 1.0):
         registry.add(random_lora(base).scaled(by), facts_of(base))

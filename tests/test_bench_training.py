@@ -54,7 +54,7 @@ def test_a_batch_counts_what_is_written_and_nothing_else() -> None:
 def test_both_sides_begin_with_the_same_loss_and_learn_the_same(base: Checkpoint, small: Path, tmp_path: Path) -> None:
     pytest.importorskip("peft")
     export_hf(tmp_path / "hf", small)
-    course = Course(rank=4, alpha=8.0, rate=1e-2, seconds=math.inf, device="cpu")
+    course = Course(rank=4, alpha=8.0, rate=1e-2, batch=4, seconds=math.inf, device="cpu")
     given = [Lesson(one.prompt[-40:], one.written[:20], [1.0] * len(one.written[:20])) for one in lessons(base, 8)]
     theirs = Theirs(tmp_path / "hf", course, steps=2)
     network = Tuned(base, 4, 8.0, 0, torch.float32, torch.device("cpu"))
@@ -85,7 +85,7 @@ def test_turns_have_the_same_batches_and_the_first_is_not_counted(small: Path, m
     monkeypatch.setattr(Training, "_backward", ours)
     monkeypatch.setattr(Theirs, "train", theirs)
     result = bench_training.measure(small, 3_000)
-    assert own == other and len(own) == 3 and all(len(batch) == 4 for batch in own)
+    assert own == other and len(own) == 4 and all(len(batch) == Course().batch for batch in own)
     assert result["tokens"] == sum(len(one.prompt) + len(one.written) for batch in own[1:] for one in batch)
 
 

@@ -16,8 +16,6 @@ from loras import random_lora
 class ByScale:
     """Strangers who pay with the square of the scale; what they are shown is the scale alone."""
 
-    base = None
-
     def __init__(self, cost: float) -> None:
         self.cost, self.scales = cost, list[float]()
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from habitab_adapters.evaluate import CURSORS, Known, View, _is_as_sound, ask_all
+from habitab_adapters.evaluate import CURSORS, Known, View, _as_sound, ask_all
 from habitab_adapters.ledger import Ledger
 from habitab_adapters.lines import Line, plan_of
 from habitab_adapters.repository import Repository
@@ -83,15 +83,15 @@ def test_columns_that_share_their_prompts_come_to_what_each_comes_to_alone(histo
 
 def test_a_suggestion_is_as_sound_as_the_true_line_or_breaks_the_file() -> None:
     line = Line("1", "shape.py", ["def area(self):"], "    return self.width", ["", "print(area)"], [])
-    assert _is_as_sound(line, "    return self.width")
-    assert _is_as_sound(line, "    return (self.height)")
-    assert not _is_as_sound(line, "    return (self.height")
-    assert not _is_as_sound(line, "    return self.'width")
+    assert _as_sound(line, ["    return self.width"])
+    assert _as_sound(line, ["    return (self.height)"])
+    assert not _as_sound(line, ["    return (self.height"])
+    assert not _as_sound(line, ["    return self.'width"])
 
 
 def test_where_the_true_line_leaves_something_open_a_suggestion_may_too() -> None:
     line = Line("1", "shape.py", ["def area(self):"], "    return self.scaled(", [], [])
-    assert _is_as_sound(line, "    return self.doubled(")
+    assert _as_sound(line, ["    return self.doubled("])
 
 
 @pytest.mark.parametrize("text", ["x", "    ab", "    return self.width  "])

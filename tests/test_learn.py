@@ -59,7 +59,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 class Harmless:
     """Strangers' code to which an adapter does `harm` bits a token at its full scale."""
 
-    harm, base = 0.0, None
+    harm = 0.0
 
     def compare(self, new: object, tell: Callable[[float], None], stride: int) -> Forgetting:
         tell(1.0)
@@ -126,6 +126,30 @@ def test_a_real_judgement_through_the_engine_ends_in_a_verdict(
     assert outcome.verdict in ("promoted", "kept")
     assert outcome.metrics["positions"] == 12 * CURSORS and outcome.metrics["commits"] >= 5
     assert phases == dict.fromkeys(("Reading", "Training", "Strangers", "Judging"), 1.0)
+
+
+def test_what_harms_strangers_is_weakened_until_it_does_not_or_given_up(
+    home: Home, tiny_base: Path, history: History, quick: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(learning, "_judged", better)
+    scales: list[float] = []
+
+    class ByScale(Harmless):
+        def compare(self, new: float, tell: object, stride: int) -> Forgetting:
+            scales.append(new)
+            return Forgetting(0.08 * new**2, 0.0, 0.0, 1.0, 0.0, 50_000, 100)
+
+    monkeypatch.setattr(bounds, "Strangers", lambda *_: ByScale())
+    monkeypatch.setattr(bounds, "merged", lambda checkpoint, lora: lora.alpha / learning.Course().alpha)
+    outcome = learn(home, tiny_base, [history.folder], author="ada@x.org", seconds=60)
+    enough = bounds.CAUTION / 2  # a quarter of the cost
+    assert scales == pytest.approx([1.0, enough, enough])
+    assert outcome.metrics["scale"] == pytest.approx(enough, abs=1e-4)
+    assert outcome.metrics["strangers_bits_per_token"] <= bounds.MOST_BITS
+    assert Registry(home, tiny_base).load(outcome.version).alpha == pytest.approx(learning.Course().alpha * enough)
+    monkeypatch.setattr(ByScale, "compare", lambda *_, stride: Forgetting(1.0, 1.0, 0.0, 1.0, 0.0, 50_000, 100))
+    again = learn(home, tiny_base, [history.folder], author="ada@x.org", seconds=60)
+    assert again.verdict == "kept" and again.version == outcome.version == Registry(home, tiny_base).active
 
 
 def test_a_killed_run_goes_on_where_it_was(

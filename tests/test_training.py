@@ -105,7 +105,7 @@ def test_training_ends_when_the_time_is_up(base: Checkpoint, tmp_path: Path) -> 
 def test_a_loss_that_is_no_number_ends_in_a_sentence(base: Checkpoint, tmp_path: Path, monkeypatch) -> None:
     run = Training(base, lessons(40), COURSE, tmp_path)
     true = run._loss
-    monkeypatch.setattr(run, "_loss", lambda *which: true(*which) * float("nan"))
+    monkeypatch.setattr(run, "_loss", lambda part: true(part) * float("nan"))
     with pytest.raises(InputError, match="no number any more"):
         run.run([], ignore)
 
@@ -113,7 +113,7 @@ def test_a_loss_that_is_no_number_ends_in_a_sentence(base: Checkpoint, tmp_path:
 def test_one_gradient_that_is_no_number_changes_nothing(base: Checkpoint, tmp_path: Path, monkeypatch) -> None:
     run = Training(base, lessons(40), COURSE, tmp_path)
     before, true = run._copied(), run._loss
-    monkeypatch.setattr(run, "_loss", lambda *which: true(*which) * float("inf"))
+    monkeypatch.setattr(run, "_loss", lambda part: true(part) * float("inf"))
     run._train(0.0)
     assert all(torch.equal(tensor, before[name]) for name, tensor in run._copied().items())
 

@@ -27,19 +27,18 @@ def weakened(
 ) -> tuple[Lora, dict[str, Any], str]:
     """The adapter as strong as it may be; what it costs then; what speaks against it ("" if nothing does).
 
-    `hidden` are the canaries that were met in training.
-    The scale is looked for at some of the strangers' places and then has to hold at all of them.
+    `hidden` are the canaries that were met in training; they are asked for first, since that is soon done. The scale is
+    looked for at some of the strangers' places and then has to hold at all of them.
     """
     low, scale, metrics = 0.0, 1.0, dict[str, Any]()
     with closing(Strangers(checkpoint, EngineSettings())) as strangers:
         for _ in range(TRIES):
             weak = merged(checkpoint, lora.scaled(scale))
             metrics["scale"] = round(scale, 4)
-            too_much = _cost(strangers, weak, SAMPLE, metrics, tell)
+            remembered = _exposed(strangers, weak, hidden, metrics)
+            too_much = max(remembered, _cost(strangers, weak, SAMPLE, metrics, tell))
             if too_much <= 1:
-                too_much = max(
-                    _cost(strangers, weak, 1, metrics, tell), _exposed(strangers.base, weak, hidden, metrics)
-                )
+                too_much = _cost(strangers, weak, 1, metrics, tell)
             if too_much <= 1:
                 low = scale
             if low or scale == LEAST_SCALE:
@@ -63,10 +62,10 @@ def _cost(
     return max(found.bits_per_token_delta / MOST_BITS, found.kl_nats / MOST_KL)
 
 
-def _exposed(base: Model, weak: Checkpoint, hidden: Sequence[Canary], metrics: dict[str, Any]) -> float:
+def _exposed(strangers: Strangers, weak: Checkpoint, hidden: Sequence[Canary], metrics: dict[str, Any]) -> float:
     """How many times more it remembers than it may."""
     if not hidden:
         return 0.0
-    exposed = exposure(Model(weak, base.kernels), hidden)
-    metrics["canary_bits"] = round(exposed - BY_CHANCE, 4)
-    return (exposed - BY_CHANCE) / MOST_EXPOSED
+    more = exposure(Model(weak, strangers.kernels), hidden) - BY_CHANCE
+    metrics["canary_bits"] = round(more, 4)
+    return more / MOST_EXPOSED

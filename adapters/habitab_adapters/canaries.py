@@ -18,7 +18,7 @@ import torch
 from habitab_adapters.library import Asked
 from habitab_adapters.tuned import Lesson
 from habitab_engine.decode import CHUNK
-from habitab_engine.model import Model, cut
+from habitab_engine.model import Model
 from habitab_engine.prompt import build
 from habitab_engine.types import CompletionRequest
 
@@ -72,7 +72,6 @@ def _rank(model: Model, cache: torch.Tensor, canary: Canary) -> int:
 @torch.inference_mode()
 def _cost(model: Model, cache: torch.Tensor, prompt: list[int], line: list[int]) -> float:
     """Of a line behind its prompt, in nats."""
-    tokens = [*prompt, *line[:-1]]
-    parts = [model.prefill(tokens[begin:end], cache, begin, bool) for begin, end in cut(len(tokens), CHUNK)]
-    logprobs = model.logits(torch.cat(parts)[len(prompt) - 1 :]).log_softmax(1)
+    hidden = model.prefill([*prompt, *line[:-1]], cache, 0)
+    logprobs = model.logits(hidden[len(prompt) - 1 :]).log_softmax(1)
     return -float(logprobs.gather(1, torch.tensor(line)[:, None]).sum())

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tempfile
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,17 +66,18 @@ def ask(engine: Engine, bench: Workbench, line: Line, view: View) -> Known:
         bits=bits,
         bytes=size,
         suggested=len(written),
-        parsed=sum(_is_as_sound(line, text) for text in written),
+        parsed=len(_as_sound(line, written)),
     )
 
 
-def _is_as_sound(line: Line, text: str) -> bool:
-    """Whether the file can be parsed with `text` in the place of the line, as far as it can with the line itself."""
-    if text == line.text.rstrip():
-        return True
-    language = language_of(line.path)
-    made, true = ("\n".join([*line.above, written, *line.below]) for written in (text, line.text))
-    return faults(made, language) <= faults(true, language)
+def _as_sound(line: Line, written: Sequence[str]) -> list[str]:
+    """Those with which in the line's place the file can be parsed as far as with the line itself."""
+    language, true = language_of(line.path), line.text.rstrip()
+    odd = set(written) - {true}  # several cursors of a line often lead to the same text, and files are long
+    found = {
+        text: faults("\n".join([*line.above, text, *line.below]), language) for text in (odd | {true} if odd else odd)
+    }
+    return [text for text in written if text == true or found[text] <= found[true]]
 
 
 def _request(bench: Workbench, line: Line, cursor: int, view: View) -> CompletionRequest:

@@ -211,14 +211,16 @@ def candidate(
     if len(commits) < FEWEST_COMMITS:
         reason = _too_little("newer commits to judge by", len(commits), FEWEST_COMMITS)
         return Candidate(None, {}, "too_little", reason)
-    lessons = list(_lessons(checkpoint, histories, _to_learn, tell))
-    unseen = list(_lessons(checkpoint, histories, _to_select, tell, end_weight=0.0))  # what is judged is lines alone
+    form = _form(checkpoint)
+    lessons = list(_lessons(form.tokenizer, histories, _to_learn, tell))
+    unseen = list(
+        _lessons(form.tokenizer, histories, _to_select, tell, end_weight=0.0)
+    )  # what is judged is lines alone
     if len(lessons) < FEWEST_LESSONS or not unseen:
         return Candidate(None, {}, "too_little", _too_little("places to learn from", len(lessons), FEWEST_LESSONS))
-    hidden = canaries(_form(checkpoint), ":".join(h.past[-1].id for h in histories if h.past))
-    course, rehearsed = Course(seconds=seconds * TRAINING), _rehearsed(checkpoint)
+    hidden = canaries(form, ":".join(h.past[-1].id for h in histories if h.past))
     lessons = planted(lessons, hidden)
-    trained = Training(checkpoint, lessons, course, work, rehearsed).run(
+    trained = Training(checkpoint, lessons, Course(seconds=seconds * TRAINING), work, _to_rehearse(form)).run(
         unseen, lambda moment: tell("Training", moment.done)
     )
     metrics = _trained(trained, len(lessons))
@@ -245,17 +247,16 @@ def _latest(history: History, commits: Sequence[Commit], count: int) -> list[Str
 
 
 def _lessons(
-    checkpoint: Checkpoint,
+    tokenizer: Tokenizer,
     histories: Sequence[History],
     chosen: Callable[[History, float], list[Stretch]],
     tell: Tell,
     end_weight: float = WEIGHT,
 ) -> Iterator[Lesson]:
     """Those of what is `chosen` of each history, which has an equal share of how many there may be."""
-    form = _form(checkpoint)
     for history in histories:
         found = chosen(history, 1 / len(histories))
-        yield from written(history.repository, form.tokenizer, found, PROMPT_TOKENS, tell, end_weight)
+        yield from written(history.repository, tokenizer, found, PROMPT_TOKENS, tell, end_weight)
 
 
 def _form(checkpoint: Checkpoint) -> Form:
@@ -263,12 +264,11 @@ def _form(checkpoint: Checkpoint) -> Form:
     return Form(Tokenizer(checkpoint.folder, template.tokens), template, Budget.of(PROMPT_TOKENS))
 
 
-def _rehearsed(checkpoint: Checkpoint) -> list[Lesson]:
+def _to_rehearse(form: Form) -> list[Lesson]:
     """Public code, by which an adapter is not judged."""
-    found = rehearsed(_form(checkpoint), REHEARSED)
     return [
-        Lesson(place.tokens[: place.given], written := place.tokens[place.given :], [1.0] * len(written))
-        for place in found
+        Lesson(place.tokens[: place.given], tokens := place.tokens[place.given :], [1.0] * len(tokens))
+        for place in rehearsed(form, REHEARSED)
     ]
 
 

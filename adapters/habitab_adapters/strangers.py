@@ -22,6 +22,7 @@ from habitab_engine.checkpoint import Checkpoint
 from habitab_engine.config import EngineSettings
 from habitab_engine.decode import CHUNK
 from habitab_engine.engine import Engine, Prepared
+from habitab_engine.kernels import Kernels
 from habitab_engine.model import Model, cut
 
 _ROWS = 128  # positions whose logits exist at once: 17 MB of each model
@@ -51,8 +52,13 @@ class Strangers:
     def __init__(self, base: Checkpoint, settings: EngineSettings | None = None) -> None:
         """Raises InputError where the standard library is not there as source code."""
         self._engine = Engine(base, settings or EngineSettings())
-        self.base, self._places = self._engine.model, list(judged(self._engine))
+        self._base, self._places = self._engine.model, list(judged(self._engine))
         self._said: dict[int, tuple[Tensor, bool]] = {}
+
+    @property
+    def kernels(self) -> Kernels:
+        """Those of the base, for what is asked beside."""
+        return self._base.kernels
 
     def compare(
         self,
@@ -75,15 +81,15 @@ class Strangers:
             return found
 
         self._said |= {i: look(i) for i in missing}
-        model, costs, right = Model(new, self.base.kernels), torch.zeros(3, dtype=torch.float64), 0
+        model, costs, right = Model(new, self._base.kernels), torch.zeros(3, dtype=torch.float64), 0
         self._engine.exchange(Prepared("", model))
         try:
             for i in chosen:
                 place, (after, is_right) = self._places[i], look(i)
-                costs += _costs(self.base, self._said[i][0], model, after, place.tokens[place.given :])
+                costs += _costs(self._base, self._said[i][0], model, after, place.tokens[place.given :])
                 right += is_right
         finally:
-            self._engine.exchange(Prepared("", self.base))
+            self._engine.exchange(Prepared("", self._base))
         return self._forgetting(costs, right, chosen)
 
     def _forgetting(self, costs: Tensor, right: int, chosen: range) -> Forgetting:

@@ -37,10 +37,10 @@ from habitab_engine.errors import InputError
 from habitab_engine.home import Home
 from habitab_engine.lora import Lora, merged, read_lora, write_lora
 from habitab_engine.types import SOURCES
-from habitab_server.verdict import picture
+from habitab_server.verdict import picture, points_of, saved_of
 
 NEWEST = 0.15  # of the commits that wrote code, at most
-MOST_POSITIONS = 1_800  # of one developer; those of a run that asks fewer are among them
+MOST_LINES = 1_800 // CURSORS  # of one developer; those of a run that asks fewer are among them
 MOST_OF_ONE = 24  # lines of a commit that count when they are put aside: many commits say more than a long one
 # What is asked of the bare base together, by column: the prompts of `context` and `memory` are the same.
 PLAIN = ({"base": View((), memory=False)}, {"context": View(SOURCES, memory=False), "memory": View()})
@@ -80,7 +80,8 @@ def measure(base: Path | None, paths: Sequence[Path], positions: int, seconds: f
 
 
 def _beside(i: int, count: int) -> int:
-    """Pairs, so that they can be asked one after the other, and together later; of an odd number three are one."""
+    """The other of the pair, so that pairs can be run one after the other and then together; the last of an odd number
+    has the one before."""
     return i ^ 1 if i ^ 1 < count else i - 1
 
 
@@ -98,14 +99,12 @@ def _developer(repository: Repository, path: Path, positions: int) -> Developer:
 
 
 def _newest(repository: Repository, commits: Sequence[Commit]) -> list[Commit]:
-    """The newest of these commits that have the lines of `MOST_POSITIONS`, or all."""
+    """The newest of these commits that have the `MOST_LINES`, or all."""
     counts = Counter[str]()
     for visit in plan_of(repository, commits, None).visits:
         counts[visit.commit.id] += len(visit.typed)
     found = list[Commit]()
-    while (
-        len(found) < len(commits) and sum(min(counts[one.id], MOST_OF_ONE) for one in found) < MOST_POSITIONS // CURSORS
-    ):
+    while len(found) < len(commits) and sum(min(counts[one.id], MOST_OF_ONE) for one in found) < MOST_LINES:
         found.insert(0, commits[-1 - len(found)])
     return found
 
@@ -199,10 +198,10 @@ def _worse(before: Sequence[Known], after: Sequence[Known], commits: Sequence[st
 
 def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Over all developers: what was kept counts as no gain."""
-    points = [_points(row) for row in rows]
-    saved = [_saved(row) for row in rows]
-    drawn = resamples(len(rows)) @ np.array(points) / len(rows)
     promoted = [row for row in rows if row["verdict"] == "promoted"]
+    points = [points_of(row, "adapter") if row in promoted else 0.0 for row in rows]
+    saved = [saved_of(row, "adapter") if row in promoted else 0.0 for row in rows]
+    drawn = resamples(len(rows)) @ np.array(points) / len(rows)
     return {
         "median_points": round(median(points), 2),
         "median_bits_saved": round(median(saved), 4),
@@ -210,18 +209,6 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "promoted": len(promoted),
         "worse": len(list(_holm([row["worse"] for row in promoted]))),
     }
-
-
-def _points(row: Mapping[str, Any]) -> float:
-    columns = row["columns"]
-    gain = columns["adapter"]["exact_match"] - columns["memory"]["exact_match"]
-    return 100 * gain if row["verdict"] == "promoted" else 0.0
-
-
-def _saved(row: Mapping[str, Any]) -> float:
-    columns = row["columns"]
-    ratio = columns["adapter"]["bits_per_byte"] / columns["memory"]["bits_per_byte"]
-    return 1 - ratio if row["verdict"] == "promoted" else 0.0
 
 
 def _holm(chances: Sequence[float]) -> Iterator[float]:

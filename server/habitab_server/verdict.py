@@ -39,16 +39,26 @@ def picture(rows: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join([head, key, *names, *(part for panel in panels for part in panel), "</svg>"]) + "\n"
 
 
+def points_of(row: Mapping[str, Any], name: str) -> float:
+    """What the column `name` gains over the memory alone, in points of exact match."""
+    columns = row["columns"]
+    return float(100 * (columns[name]["exact_match"] - columns["memory"]["exact_match"]))
+
+
+def saved_of(row: Mapping[str, Any], name: str) -> float:
+    """The share of the memory's bits that the column `name` saves."""
+    columns = row["columns"]
+    return float(1 - columns[name]["bits_per_byte"] / columns["memory"]["bits_per_byte"])
+
+
 def _points(row: Mapping[str, Any], name: str) -> Spread:
     low, high = row[f"{name}_exact_points"] or (math.nan, math.nan)
-    found = 100 * (row["columns"][name]["exact_match"] - row["columns"]["memory"]["exact_match"])
-    return low, found, high
+    return low, points_of(row, name), high
 
 
 def _saved(row: Mapping[str, Any], name: str) -> Spread:
     low, high = row[f"{name}_bits_ratio"] or (math.nan, math.nan)
-    found = row["columns"][name]["bits_per_byte"] / row["columns"]["memory"]["bits_per_byte"]
-    return 100 * (1 - high), 100 * (1 - found), 100 * (1 - low)
+    return 100 * (1 - high), 100 * saved_of(row, name), 100 * (1 - low)
 
 
 def _middle(row: int) -> float:

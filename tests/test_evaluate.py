@@ -12,6 +12,7 @@ from habitab_adapters.lines import Line, plan_of
 from habitab_adapters.repository import Repository
 from habitab_engine.config import EngineSettings
 from habitab_engine.engine import Engine
+from habitab_engine.errors import InputError
 from histories import History
 
 SHAPE = """class Shape:
@@ -59,6 +60,14 @@ def test_lines_are_asked_at_several_cursors_and_a_killed_run_comes_to_the_same(
     assert again[:3] == found[:3] and again[3].exact == found[3].exact
     assert again[3].bits == pytest.approx(found[3].bits, rel=0.01)  # a reused cache is a cold one within a tolerance
     assert b"perimeter" not in whole
+
+
+def test_lines_of_another_version_are_refused_in_one_sentence_and_left_as_they_are(tmp_path: Path) -> None:
+    path = tmp_path / "lines.jsonl"
+    path.write_text('{"column": "own", "line": "1", "asked": 2}\n')
+    with pytest.raises(InputError, match="another version of habitab: delete it"):
+        Ledger(path, Known)
+    assert path.read_text().count("\n") == 1
 
 
 def test_an_engine_that_may_not_look_around_is_shown_nothing(history: History, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic, TypeVar
 
+from habitab_engine.errors import InputError
 from habitab_engine.home import open_private
 
 T = TypeVar("T")
@@ -17,11 +18,13 @@ class Ledger(Generic[T]):
     """By column and line what each came to, as dataclasses of one `kind`."""
 
     def __init__(self, path: Path, kind: type[T]) -> None:
-        self._done: dict[tuple[str, str], T] = {}
+        """Raises InputError where `path` has lines of another kind."""
         whole = path.read_bytes().rpartition(b"\n") if path.exists() else (b"", b"", b"")
-        for row in map(json.loads, whole[0].splitlines()):
-            key = row.pop("column"), row.pop("line")
-            self._done[key] = kind(**row)
+        try:
+            self._done = dict(_read(row, kind) for row in whole[0].splitlines())
+        except (ValueError, TypeError, KeyError) as exc:
+            why = "is damaged or of another version of habitab"
+            raise InputError(f"{path} {why}: delete it, and all is done anew.") from exc
         self._file = open_private(path, "ab")
         self._file.truncate(len(whole[0]) + len(whole[1]))  # what was being written when a run was killed
 
@@ -44,3 +47,8 @@ class Ledger(Generic[T]):
         row: dict[str, Any] = asdict(found)  # type: ignore[call-overload]
         self._file.write(json.dumps({"column": column, "line": line} | row).encode() + b"\n")
         self._file.flush()
+
+
+def _read(row: bytes, kind: type[T]) -> tuple[tuple[str, str], T]:
+    fields = json.loads(row)
+    return (fields.pop("column"), fields.pop("line")), kind(**fields)

@@ -9,6 +9,8 @@ from habitab_engine.stopping import first_stop, nearly_same
 from habitab_engine.surroundings import Surroundings
 from habitab_engine.syntax import LANGUAGES
 
+LONG = "    x = 1;\n" * 500
+
 # name: (language, drawing with what the model wrote so far, what is kept, the rule[, several lines wanted])
 STOPS = {
     "a single line ends at its newline": (
@@ -46,6 +48,18 @@ STOPS = {
         "unmatched bracket",
     ),
     "nothing is open": ("c", "int x = ║├1;\n}┤\n", "1;", "unmatched bracket"),
+    "the bracket stands below, behind less indented cases": (
+        "c",
+        "switch (x) {\ncase 1:\n    ║├f();\n}┤\ncase 2:\n    g();\n}\n",
+        "f();",
+        "unmatched bracket",
+    ),
+    "the block ends further down than is looked": (
+        "java",
+        f"class A {{\n    void f() {{\n        ║├g();\n    }}\n}}┤\n    }}\n{LONG}",
+        "g();",
+        "unmatched bracket",
+    ),
     "the next line is written again": (
         "python",
         "def f(x):\n    ║├y = x\n    return y\n┤\n    return y\n",
@@ -96,6 +110,11 @@ STOPS = {
 
 GOES_ON = {
     "a bracket that belongs": ("python", "foo(║├a, b)┤\n"),
+    "a bracket that belongs, above more lines than are looked at": ("python", f"foo(║├a, b)┤\nbar()\n{LONG}"),
+    "a bracket that a line below would have closed": (
+        "python",
+        "def f():\n    foo(║├a, b)┤\n\ndef g():\n    bar(\n        a,\n    ))\n",
+    ),
     "brackets opened by the text itself": ("python", "x = ║├foo(bar[1], {})┤\n"),
     "a bracket in a string": ("python", "x = ║├':)'┤\n"),
     "a bracket in a comment": ("c", "int x = ║├1; // one)┤\n"),

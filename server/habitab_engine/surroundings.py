@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -9,7 +10,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
 
-from habitab_engine.syntax import CLOSER_OF, Scan, Syntax, language_of, scan, scan_long, syntax_of
+from habitab_engine.syntax import CLOSER_OF, CLOSING_BRACKETS, Scan, Syntax, language_of, scan, scan_long, syntax_of
 from habitab_engine.types import CompletionRequest
 
 TAB_COLUMNS = 4
@@ -141,24 +142,49 @@ def _free_openers(prefix: str, suffix: str, language: str) -> str:
     stack = [(bracket, columns(_line_at(prefix, position))) for bracket, position in before.openers]
     free: list[str] = []
     ahead = suffix[:_LOOK_AHEAD]
+    lines = _lines_below(ahead)
     for closer, position in scan(ahead, syntax, before.inside).closers:
-        if not _match(closer, _closing_indent(ahead, position), stack, free):
+        margin = min((indent for end, indent in lines if end < position), default=math.inf)
+        if not _match(closer, _closing_indent(ahead, position), margin, stack, free):
             # It closes what is still to be written, so it says nothing about the openers that are there.
             break
     # Beyond the look-ahead nothing is known: what is open there is taken as closed.
-    outer = [] if len(suffix) > _LOOK_AHEAD else [bracket for bracket, _ in stack]
+    margin = min((indent for _, indent in lines), default=math.inf) if len(suffix) > _LOOK_AHEAD else -math.inf
+    outer = [bracket for bracket, indent in stack if _out_of_reach(bracket, indent, margin)]
     return "".join(outer + free[::-1])
 
 
-def _match(closer: str, indent: int | None, stack: list[tuple[str, int]], free: list[str]) -> bool:
+def _lines_below(ahead: str) -> list[tuple[int, int]]:
+    """Where each whole line below the cursor's ends, and its indentation. Left out are lines that begin with a closing
+    bracket, which end something themselves, and a preprocessor's, which stand anywhere."""
+    lines, end = list[tuple[int, int]](), ahead.find("\n")
+    for line in ahead.split("\n")[1:-1]:
+        end += len(line) + 1
+        if line.strip() and line.lstrip()[0] not in f"{CLOSING_BRACKETS}#":
+            lines.append((end, columns(line)))
+    return lines
+
+
+def _out_of_reach(bracket: str, indent: int, margin: float) -> bool:
+    """Whether what an opener's line opens would have been closed before a line that is indented by `margin` only.
+
+    Within braces lines may stand no deeper than the opener's: cases, labels, namespaces.
+    """
+    return margin < indent or (margin == indent and bracket != "{")
+
+
+def _match(
+    closer: str, closer_indent: int | None, margin: float, stack: list[tuple[str, int]], free: list[str]
+) -> bool:
     """Take the opener that `closer` belongs to off the stack; those passed over on the way have no closer.
 
-    False if there is none.
-    A closer that begins its line belongs to no opener on a line that is indented deeper.
+    False if there is none. A closer that begins its line belongs to no opener on a line that is indented deeper, and
+    none belongs to an opener that lines between, the least indented by `margin`, put out of reach.
     """
     for index in range(len(stack) - 1, -1, -1):
-        bracket, opener_indent = stack[index]
-        if CLOSER_OF[bracket] == closer and (indent is None or opener_indent <= indent):
+        bracket, indent = stack[index]
+        begun = closer_indent is None or indent <= closer_indent
+        if CLOSER_OF[bracket] == closer and begun and not _out_of_reach(bracket, indent, margin):
             free += [passed for passed, _ in reversed(stack[index + 1 :])]
             del stack[index:]
             return True

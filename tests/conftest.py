@@ -17,7 +17,7 @@ import pytest  # noqa: E402
 import torch  # noqa: E402
 from safetensors.torch import save_file  # noqa: E402
 
-from habitab_engine.checkpoint import EMBEDDED, ModelConfig  # noqa: E402
+from habitab_engine.base_files import EMBEDDED, ModelConfig  # noqa: E402
 from habitab_engine.config import EngineSettings  # noqa: E402
 from habitab_engine.engine import Engine  # noqa: E402
 from habitab_engine.kernels import usable  # noqa: E402

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from habitab_engine.checkpoint import Checkpoint
-from habitab_engine.lora import Lora
+from habitab_engine.lora import Floats, Lora
 
 ALL = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
@@ -19,8 +19,8 @@ def random_lora(
     """An adapter that changes what the base writes, its numbers in float16."""
     generator = torch.Generator().manual_seed(seed)
 
-    def drawn(*shape: int) -> torch.Tensor:
-        return (torch.randn(shape, generator=generator) * size).half()
+    def drawn(*shape: int) -> Floats:
+        return (torch.randn(shape, generator=generator) * size).half().numpy()
 
     factors = {
         name: (drawn(rank, shape[1]), drawn(shape[0], rank))

@@ -11,7 +11,7 @@ from habitab_adapters.training import Course, Training
 from habitab_adapters.tuned import Lesson
 from habitab_engine.checkpoint import Checkpoint, load_checkpoint
 from habitab_engine.engine import Engine
-from habitab_engine.lora import merged
+from habitab_engine.merging import merged
 from habitab_engine.model import Model
 
 pytestmark = pytest.mark.usefixtures("plain_cpu")

@@ -12,18 +12,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from habitab_engine import checkpoint as module
-from habitab_engine.checkpoint import (
-    EMBEDDED,
-    INDEX,
-    SINGLE,
-    ModelConfig,
-    RowInt8,
-    describe,
-    load_checkpoint,
-    load_vocabulary,
-    quantise_rows,
-)
+from habitab_engine import base_files
+from habitab_engine.base_files import EMBEDDED, INDEX, SINGLE, Base, ModelConfig, identify, load_vocabulary
+from habitab_engine.checkpoint import RowInt8, describe, load_checkpoint, quantise_rows
 from habitab_engine.errors import BaseModelError, DamagedBaseError, MissingBaseError
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -105,14 +96,17 @@ def test_a_flipped_bit_is_detected_and_the_file_named(twin: Path, monkeypatch: p
     content[len(content) // 2] ^= 1
     put(twin / SHARD, bytes(content))
     refused(DamagedBaseError, twin, SHARD, "copy the model's folder again")
-    monkeypatch.setattr(module, "EMBEDDED", twin)
-    with pytest.raises(DamagedBaseError, match="reinstall habitab"):
-        load_checkpoint(None)
+    monkeypatch.setattr(base_files, "EMBEDDED", twin)
+    for read in (load_checkpoint, identify):
+        with pytest.raises(DamagedBaseError, match="reinstall habitab"):
+            read(None)
 
 
 def test_the_same_weights_have_the_same_identity_and_others_another(twin: Path, tiny: Path) -> None:
     assert load_checkpoint(twin).sha256 == load_checkpoint(None).sha256 != load_checkpoint(tiny).sha256
-    assert load_checkpoint(twin).base_id == "twin"
+    for folder, name in ((None, "habitab-base-1"), (twin, "twin"), (tiny, tiny.name)):
+        whole = load_checkpoint(folder)
+        assert whole.base_id == name and identify(folder) == Base(whole.config, name, whole.sha256)
 
 
 @pytest.mark.parametrize("size", [0, 4, 1000, -1])

@@ -50,6 +50,12 @@ def test_the_front_never_imports_the_model_s_libraries(module: str) -> None:
     assert not HEAVY & set(done.stdout.split())
 
 
+def test_adapters_are_kept_and_carried_without_torch() -> None:
+    code = "import sys, habitab_adapters.archive, habitab_engine.lora; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "torch" not in done.stdout.split()
+
+
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: f"{p.parent.name}/{p.name}")
 def test_the_engine_knows_nothing_of_editors(path: Path) -> None:
     if floor(path) != "habitab_server":

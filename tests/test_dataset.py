@@ -16,7 +16,8 @@ from habitab_adapters.handwork import content_of
 from habitab_adapters.learn import written
 from habitab_adapters.repository import Repository
 from habitab_adapters.tuned import Lesson
-from habitab_engine.checkpoint import load_checkpoint, load_vocabulary
+from habitab_engine.base_files import load_vocabulary
+from habitab_engine.checkpoint import load_checkpoint
 from habitab_engine.families import detect
 from habitab_engine.tokenizer import Tokenizer
 from histories import History

@@ -15,7 +15,8 @@ import pytest
 import torch
 from tokenizers import Tokenizer
 
-from habitab_engine.checkpoint import EMBEDDED, RowInt8, load_checkpoint
+from habitab_engine.base_files import EMBEDDED
+from habitab_engine.checkpoint import RowInt8, load_checkpoint
 from habitab_engine.errors import BaseModelError, InputError
 from habitab_engine.export import export_gguf, export_hf
 from llama import LlamaCpp

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from habitab_engine.checkpoint import EMBEDDED
+from habitab_engine.base_files import EMBEDDED
 from habitab_engine.families import (
     CODE_LLAMA,
     DEEPSEEK_CODER,

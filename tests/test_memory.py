@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from habitab_engine import memory as module
-from habitab_engine.checkpoint import EMBEDDED
+from habitab_engine.base_files import EMBEDDED
 from habitab_engine.memory import Memory
 from habitab_engine.mixing import WEIGHTS, cell
 from habitab_engine.tokenizer import Tokenizer

@@ -18,7 +18,7 @@ from habitab_adapters.pretrain import shards
 from habitab_adapters.pretrain.examples import DOCUMENTS, VALIDATION, Examples, Recipe, describe, make, read
 from habitab_adapters.pretrain.fim import LONGEST, Document, Example, Maker, served
 from habitab_adapters.pretrain.related import Package
-from habitab_engine.checkpoint import EMBEDDED
+from habitab_engine.base_files import EMBEDDED
 from habitab_engine.engine import Engine
 from habitab_engine.errors import InputError
 from habitab_engine.families import HABITAB

@@ -9,7 +9,8 @@ import torch
 
 from habitab_adapters.pretrain import quantise as module
 from habitab_adapters.pretrain.quantise import HEADER_BYTES, quantise
-from habitab_engine.checkpoint import INDEX, RowInt8, at_random, load_checkpoint, quantise_rows
+from habitab_engine.base_files import INDEX
+from habitab_engine.checkpoint import RowInt8, at_random, load_checkpoint, quantise_rows
 from habitab_engine.errors import InputError
 
 LIMIT = 2_300_000

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from habitab_engine.checkpoint import EMBEDDED
+from habitab_engine.base_files import EMBEDDED
 from habitab_engine.families import DEEPSEEK_CODER, HABITAB, PLAIN
 from habitab_engine.kv_cache import common_prefix
 from habitab_engine.prompt import Budget, Prompt, build

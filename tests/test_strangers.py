@@ -21,7 +21,7 @@ from habitab_engine.config import EngineSettings
 from habitab_engine.decode import decode_one_token, prefill
 from habitab_engine.engine import Engine
 from habitab_engine.errors import Cancelled
-from habitab_engine.lora import merged
+from habitab_engine.merging import merged
 from habitab_engine.model import Model
 from loras import random_lora
 

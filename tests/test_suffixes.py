@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from habitab_engine import suffixes
-from habitab_engine.checkpoint import EMBEDDED
+from habitab_engine.base_files import EMBEDDED
 from habitab_engine.suffixes import Files
 from habitab_engine.tokenizer import Tokenizer
 from habitab_engine.units import Encoder

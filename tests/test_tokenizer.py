@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from habitab_engine.checkpoint import EMBEDDED
+from habitab_engine.base_files import EMBEDDED
 from habitab_engine.errors import DamagedBaseError, MissingBaseError
 from habitab_engine.tokenizer import Tokenizer
 

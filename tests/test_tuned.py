@@ -12,6 +12,7 @@ from habitab_adapters.pretrain.network import Network, floats
 from habitab_adapters.tuned import Lesson, Tuned
 from habitab_engine.checkpoint import Checkpoint, RowInt8, load_checkpoint
 from habitab_engine.lora import Lora
+from habitab_engine.merging import update_of
 
 LESSONS = [
     Lesson(list(range(20, 60)), [7, 300, 41, 5], [1.0, 1.0, 0.0, 1.0]),
@@ -47,7 +48,7 @@ def alone(checkpoint: Checkpoint, lesson: Lesson) -> torch.Tensor:
 
 def exactly_merged(base: Checkpoint, lora: Lora) -> Checkpoint:
     whole = {n: t.float() if isinstance(t, RowInt8) else t for n, t in base.tensors.items()}
-    return replace(base, tensors=whole | {name: whole[name] + lora.update(name) for name in lora.factors})
+    return replace(base, tensors=whole | {name: whole[name] + update_of(lora, name) for name in lora.factors})
 
 
 def along_something(hidden: torch.Tensor) -> torch.Tensor:
@@ -56,7 +57,8 @@ def along_something(hidden: torch.Tensor) -> torch.Tensor:
 
 
 def lora_of(network: Tuned, base: Checkpoint) -> Lora:
-    return Lora(network.rank, network.alpha, base.base_id, {name: (a, b) for name, a, b in network.updates()})
+    factors = {name: (a.numpy(), b.numpy()) for name, a, b in network.updates()}
+    return Lora(network.rank, network.alpha, base.base_id, factors)
 
 
 def test_lessons_side_by_side_come_to_what_each_comes_to_alone_in_the_merged_base(base: Checkpoint) -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from habitab_engine.checkpoint import EMBEDDED
+from habitab_engine.base_files import EMBEDDED
 from habitab_engine.tokenizer import Tokenizer
 from habitab_engine.units import BORDER, Encoder
 from habitab_engine.windows import AHEAD, LONGEST_UNIT, OCCURRENCES, REACH, Document, Windows, changed

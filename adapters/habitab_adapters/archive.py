@@ -19,12 +19,13 @@ from typing import TYPE_CHECKING, Any
 
 from habitab_adapters.container import printable, read_container, refuse, shown
 from habitab_adapters.facts import CREATED, WORD, are_metrics, fits, is_base, parse
-from habitab_adapters.registry import CONFIG, WEIGHTS, Registry, Version, base_fault
+from habitab_adapters.registry import Registry, Version, base_fault
+from habitab_engine.adapters import CONFIG, WEIGHTS
+from habitab_engine.base_files import Base, identify, load_config
 from habitab_engine.errors import AdapterError, HabitabError, InputError
 from habitab_engine.home import open_private, sha256_of
 
 if TYPE_CHECKING:
-    from habitab_engine.checkpoint import Checkpoint
     from habitab_engine.lora import Lora
 
 MANIFEST = "manifest.json"
@@ -91,7 +92,6 @@ def _write_peft(registry: Registry, version: str, draft: Path) -> None:
 
 def _write_gguf(registry: Registry, version: str, draft: Path) -> None:
     from habitab_adapters.gguf_lora import write_gguf_lora
-    from habitab_engine.checkpoint import load_config
 
     write_gguf_lora(registry.load(version), load_config(registry.base), draft)
     draft.chmod(0o600)
@@ -128,12 +128,11 @@ def import_adapter(registry: Registry, file: Path, activate: bool = False) -> Im
     One that is there already is not kept twice. Raises AdapterError, with a sentence that says why, for whatever does
     not verify, and then keeps nothing.
     """
-    from habitab_engine.checkpoint import load_checkpoint
     from habitab_engine.lora import MOST_BYTES
 
     members = read_container(file, MOST_BYTES + MOST_BESIDE)
     manifest = _read_manifest(file, members)
-    base = load_checkpoint(registry.base)
+    base = identify(registry.base)
     if fault := base_fault(manifest["base"], base.base_id, base.sha256):
         refuse(file, fault)
     known = _version_of(registry, manifest["members"])
@@ -198,7 +197,7 @@ def _version_of(registry: Registry, members: Mapping[str, Mapping[str, Any]]) ->
     return None
 
 
-def _read_lora(file: Path, manifest: Mapping[str, Any], members: Mapping[str, bytes], base: Checkpoint) -> Lora:
+def _read_lora(file: Path, manifest: Mapping[str, Any], members: Mapping[str, bytes], base: Base) -> Lora:
     from habitab_engine.lora import read_lora
 
     with tempfile.TemporaryDirectory(prefix="habitab-") as work:

@@ -13,7 +13,8 @@ from habitab_adapters.canaries import BY_CHANCE, Canary, exposure
 from habitab_adapters.strangers import Strangers
 from habitab_engine.checkpoint import Checkpoint
 from habitab_engine.config import EngineSettings
-from habitab_engine.lora import Lora, merged
+from habitab_engine.lora import Lora
+from habitab_engine.merging import merged
 from habitab_engine.model import Model
 
 MOST_BITS, MOST_KL = 0.02, 0.05  # on strangers' code: more bits a token, nats of KL(base || new)

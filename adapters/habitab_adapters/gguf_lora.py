@@ -6,10 +6,8 @@ from pathlib import Path
 
 import gguf
 import numpy as np
-import torch
-from torch import Tensor
 
-from habitab_engine.checkpoint import ModelConfig
+from habitab_engine.base_files import ModelConfig
 from habitab_engine.export import ARCHITECTURES, interleave, write_out
 from habitab_engine.lora import Lora
 
@@ -26,8 +24,8 @@ def write_gguf_lora(lora: Lora, config: ModelConfig, file: Path) -> None:
     names = gguf.get_tensor_name_map(ARCHITECTURES[config.model_type], config.layers)
     for matrix, (a, b) in lora.factors.items():
         known = names.get_name(matrix, try_suffixes=(".weight",))
-        writer.add_tensor(f"{known}.lora_a", _array(a))
-        writer.add_tensor(f"{known}.lora_b", _rows(matrix, _array(b), config))
+        writer.add_tensor(f"{known}.lora_a", a)
+        writer.add_tensor(f"{known}.lora_b", _rows(matrix, b, config))
     write_out(writer)
 
 
@@ -35,8 +33,3 @@ def _rows(matrix: str, b: np.ndarray, config: ModelConfig) -> np.ndarray:
     """B `[out, rank]` in the order in which llama.cpp has the matrix's rows."""
     heads = {"q_proj": config.heads, "k_proj": config.kv_heads}.get(matrix.split(".")[-2])
     return interleave(b, heads) if heads and config.model_type == "llama" else b
-
-
-def _array(tensor: Tensor) -> np.ndarray:
-    array: np.ndarray = (tensor if tensor.dtype == torch.float16 else tensor.float()).contiguous().numpy()
-    return array

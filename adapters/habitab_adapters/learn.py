@@ -35,14 +35,16 @@ from habitab_adapters.snapshot import WHO, as_history
 from habitab_adapters.training import Course, Trained, Training
 from habitab_adapters.tuned import Lesson
 from habitab_adapters.workbench import Shelves, Workbench
-from habitab_engine.checkpoint import Checkpoint, load_checkpoint, load_vocabulary
+from habitab_engine.base_files import load_vocabulary
+from habitab_engine.checkpoint import Checkpoint, load_checkpoint
 from habitab_engine.config import EngineSettings
 from habitab_engine.engine import Engine
 from habitab_engine.errors import InputError
 from habitab_engine.families import detect
 from habitab_engine.home import Home, private_folder
 from habitab_engine.locks import locked
-from habitab_engine.lora import Lora, merged, with_version
+from habitab_engine.lora import Lora
+from habitab_engine.merging import merged, with_version
 from habitab_engine.prompt import Budget
 from habitab_engine.tokenizer import Tokenizer
 

@@ -1,7 +1,6 @@
 """A person's adapter versions on disk: never changed once written, never numbered twice, one of them active or none.
 
-Everything is written beside its place and renamed, so that a process may end at any point. torch is imported only where
-tensors are read or written.
+Everything is written beside its place and renamed, so that a process may end at any point.
 """
 
 from __future__ import annotations
@@ -20,7 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from habitab_adapters.facts import CREATED, SHA256, WORD, are_metrics, fits, is_base, parse
-from habitab_engine.adapters import FACTS, POINTER, WEIGHTS
+from habitab_engine.adapters import CONFIG, FACTS, POINTER, WEIGHTS
+from habitab_engine.base_files import identify
 from habitab_engine.errors import AdapterError
 from habitab_engine.home import Home, private_folder, sha256_of
 from habitab_engine.locks import locked
@@ -28,7 +28,7 @@ from habitab_engine.locks import locked
 if TYPE_CHECKING:
     from habitab_engine.lora import Lora
 
-CONFIG, LAST, LOCK = "adapter_config.json", "last.json", "adapters.lock"
+LAST, LOCK = "last.json", "adapters.lock"
 FORMAT = 1
 # How many activations can be taken back.
 MOST_BEFORE = 50
@@ -123,11 +123,10 @@ class Registry:
 
         Raises AdapterError, or BaseModelError for a base that cannot be read.
         """
-        from habitab_engine.checkpoint import load_checkpoint
         from habitab_engine.lora import read_lora
 
         made_for = self.verified(version).facts["base"]
-        base = load_checkpoint(self.base)
+        base = identify(self.base)
         if fault := base_fault(made_for, base.base_id, base.sha256):
             raise AdapterError(f"{version} cannot be used: {fault}.")
         return read_lora(self.path(version), base.base_id, base.config)

@@ -225,7 +225,7 @@ class Training:
         with torch.no_grad():
             for name, p in self._params.items():
                 p.copy_(self._best[name])
-        factors = {name: (a.half(), b.half()) for name, a, b in self._network.updates()}
+        factors = {name: (a.half().numpy(), b.half().numpy()) for name, a, b in self._network.updates()}
         return Lora(self._course.rank, self._course.alpha, self._base_id, factors)
 
     def _save(self) -> None:

@@ -11,7 +11,8 @@ from typing import Any
 from habitab_engine.errors import AdapterError
 from habitab_engine.home import sha256_of
 
-POINTER, FACTS, WEIGHTS = "active.json", "habitab.json", "adapter_model.safetensors"
+POINTER, FACTS = "active.json", "habitab.json"
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"  # PEFT's two files
 ADVICE = "activate another version with `habitab adapters activate`"
 _VERSION = re.compile(r"v[1-9]\d{0,8}")
 

@@ -7,8 +7,6 @@ tensor names.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -21,95 +19,25 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 import habitab_base
-from habitab_engine.errors import BaseModelError, DamagedBaseError, MissingBaseError
+from habitab_engine.base_files import (
+    EMBEDDED,
+    ModelConfig,
+    advice,
+    base_id,
+    check_digests,
+    damaged,
+    identity_of,
+    load_config,
+    load_vocabulary,
+    place_of,
+    shards_of,
+)
+from habitab_engine.errors import BaseModelError, DamagedBaseError
 from habitab_engine.families import detect
 from habitab_engine.home import sha256_of
 
-EMBEDDED = Path(habitab_base.__file__).parent
-INDEX = "model.safetensors.index.json"
-SINGLE = "model.safetensors"
-PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
-SUPPORTED = "habitab serves models of the llama and qwen2 families with SiLU and default or linear RoPE"
 FLOATS = (torch.float16, torch.bfloat16, torch.float32)
 SCALE = "_scale"
-
-
-@dataclass(frozen=True, slots=True)
-class ModelConfig:
-    """The shape of a decoder of the Llama or Qwen2 family.
-
-    `attention_bias` is Qwen2's: q, k and v have a bias, o has none. `rope_factor` is linear RoPE scaling
-    (DeepSeek-Coder has 4): angles are taken at position / rope_factor. `tied` ones have no `lm_head.weight`.
-    """
-
-    model_type: str
-    layers: int
-    width: int
-    heads: int
-    kv_heads: int
-    head_dim: int
-    mlp: int
-    vocab: int
-    max_positions: int
-    rope_theta: float
-    rms_eps: float
-    tied: bool
-    attention_bias: bool
-    rope_factor: float = 1.0
-
-    @classmethod
-    def from_dict(cls, d: Mapping[str, Any]) -> ModelConfig:
-        """Reads Hugging Face's config.json.
-
-        Raises BaseModelError for what the engine cannot compute, DamagedBaseError for senseless numbers.
-        """
-        if problem := _unsupported(d):
-            raise BaseModelError(f"This base model has {problem}; {SUPPORTED}.")
-        width, heads = _positive(d, "hidden_size"), _positive(d, "num_attention_heads")
-        theta, factor = _rope(d)
-        config = cls(
-            model_type=d["model_type"],
-            layers=_positive(d, "num_hidden_layers"),
-            width=width,
-            heads=heads,
-            kv_heads=_positive(d, "num_key_value_heads", heads),
-            head_dim=_positive(d, "head_dim", width // heads),
-            mlp=_positive(d, "intermediate_size"),
-            vocab=_positive(d, "vocab_size"),
-            max_positions=_positive(d, "max_position_embeddings", 2048),
-            rope_theta=theta,
-            rms_eps=_number(d, "rms_norm_eps", 1e-6),
-            tied=bool(d.get("tie_word_embeddings", False)),
-            attention_bias=d["model_type"] == "qwen2",
-            rope_factor=factor,
-        )
-        if config.heads % config.kv_heads or config.head_dim % 2:
-            raise DamagedBaseError("its numbers of heads do not fit each other")
-        return config
-
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Every tensor the model needs, by name, as [out, in] for matrices."""
-        named: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (self.vocab, self.width)}
-        for i in range(self.layers):
-            named |= {f"model.layers.{i}.{name}": shape for name, shape in self._layer().items()}
-        named["model.norm.weight"] = (self.width,)
-        return named if self.tied else named | {"lm_head.weight": (self.vocab, self.width)}
-
-    def _layer(self) -> dict[str, tuple[int, ...]]:
-        q, kv = self.heads * self.head_dim, self.kv_heads * self.head_dim
-        biases = {"q": (q,), "k": (kv,), "v": (kv,)} if self.attention_bias else {}
-        return {
-            "input_layernorm.weight": (self.width,),
-            "self_attn.q_proj.weight": (q, self.width),
-            "self_attn.k_proj.weight": (kv, self.width),
-            "self_attn.v_proj.weight": (kv, self.width),
-            "self_attn.o_proj.weight": (self.width, q),
-            **{f"self_attn.{name}_proj.bias": shape for name, shape in biases.items()},
-            "post_attention_layernorm.weight": (self.width,),
-            "mlp.gate_proj.weight": (self.mlp, self.width),
-            "mlp.up_proj.weight": (self.mlp, self.width),
-            "mlp.down_proj.weight": (self.width, self.mlp),
-        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,50 +89,16 @@ def load_checkpoint(folder: Path | None) -> Checkpoint:
     Raises MissingBaseError, DamagedBaseError, or BaseModelError for a model of another kind. Shards are
     hashed in threads while they are read (0.15 s in all for ours), so every byte is checked on every load.
     """
-    place = _place(folder)
+    place = place_of(folder)
     config = load_config(place)
-    shards, promised = _shards(place)
+    shards, promised = shards_of(place)
     with ThreadPoolExecutor(max_workers=2) as pool:
         hashing = pool.map(sha256_of, shards)
         raw = {name: tensor for shard in shards for name, tensor in _read_shard(shard).items()}
         digests = dict(zip((s.name for s in shards), hashing, strict=True))
-    _check_digests(place, digests, promised)
+    check_digests(place, digests, promised)
     tensors = _select(place, config, _pair_scales(place, raw))
-    return Checkpoint(place, config, tensors, base_id(place), _identity(digests), digests)
-
-
-def load_config(folder: Path | None) -> ModelConfig:
-    """The shape of the model in `folder`, from its config.json alone."""
-    path = _place(folder) / "config.json"
-    fields = _read_json(path)
-    try:
-        return ModelConfig.from_dict(fields)
-    except DamagedBaseError as error:
-        raise _damaged(path, str(error)) from error
-
-
-def load_vocabulary(folder: Path | None, config: ModelConfig) -> dict[str, int]:
-    """Every token's id from the tokenizer.json in `folder`, added and special ones included.
-
-    Raises MissingBaseError, or DamagedBaseError where the file cannot be read or belongs to another model.
-    """
-    path = _place(folder) / "tokenizer.json"
-    spec = _read_json(path)
-    try:
-        vocabulary = dict(spec["model"]["vocab"]) | {t["content"]: t["id"] for t in spec["added_tokens"]}
-        entries = max(vocabulary.values()) + 1
-    except (KeyError, TypeError, ValueError) as error:
-        raise _damaged(path, "it is not a byte-pair tokenizer") from error
-    # Rows are padded to round numbers: Qwen2.5-Coder has 271 more than tokens. A tenth is another tokenizer.
-    if not 0.9 * config.vocab <= entries <= config.vocab:
-        raise _damaged(path, f"it has {entries:,} entries, but the model has {config.vocab:,} rows")
-    return vocabulary
-
-
-def base_id(folder: Path | None) -> str:
-    """The name by which adapters know the base in `folder`."""
-    place = _place(folder)
-    return habitab_base.BASE_ID if place == EMBEDDED else place.resolve().name
+    return Checkpoint(place, config, tensors, base_id(place), identity_of(digests), digests)
 
 
 def describe(folder: Path | None) -> dict[str, Any]:
@@ -227,131 +121,12 @@ def describe(folder: Path | None) -> dict[str, Any]:
     }
 
 
-def _unsupported(d: Mapping[str, Any]) -> str:
-    """What the engine cannot compute, in words, or nothing."""
-    rope = _rope_fields(d)
-    wrong = {
-        f"the model type {d.get('model_type')!r}": d.get("model_type") not in ("llama", "qwen2"),
-        f"the activation {d.get('hidden_act')!r}": d.get("hidden_act", "silu") not in ("silu", "swish"),
-        "biases in its MLP": bool(d.get("mlp_bias")),
-        "biases in its attention": d.get("model_type") == "llama" and bool(d.get("attention_bias")),
-        "sliding-window attention": bool(d.get("use_sliding_window")),
-        "a quantisation of its own": bool(d.get("quantization_config")),
-        f"RoPE of type {_rope_type(rope)!r}": _rope_type(rope) not in ("default", "linear"),
-    }
-    return next((problem for problem, found in wrong.items() if found), "")
-
-
-def _rope_fields(d: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Newer files have `rope_parameters`, older ones `rope_scaling` (often null)."""
-    fields = d.get("rope_parameters") or d.get("rope_scaling") or {}
-    if not isinstance(fields, Mapping):
-        raise DamagedBaseError("its RoPE settings are not an object")
-    return fields
-
-
-def _rope_type(rope: Mapping[str, Any]) -> str:
-    return str(rope.get("rope_type", rope.get("type", "default")))
-
-
-def _rope(d: Mapping[str, Any]) -> tuple[float, float]:
-    """(theta, linear factor)."""
-    rope = _rope_fields(d)
-    theta = _number(rope if "rope_theta" in rope else d, "rope_theta", 10_000.0)
-    return theta, _number(rope, "factor", 1.0) if _rope_type(rope) == "linear" else 1.0
-
-
-def _number(d: Mapping[str, Any], key: str, default: float) -> float:
-    value = d.get(key, default)
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
-        raise DamagedBaseError(f"its {key} is not a number above 0")
-    return float(value)
-
-
-def _positive(d: Mapping[str, Any], key: str, default: int | None = None) -> int:
-    value = d.get(key)
-    value = default if value is None else value
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise DamagedBaseError(f"its {key} is not a whole number above 0")
-    return value
-
-
-def _place(folder: Path | None) -> Path:
-    place = EMBEDDED if folder is None else folder
-    if not place.is_dir():
-        raise MissingBaseError(f"The base model's folder {place} does not exist; {_advice(place)}.")
-    return place
-
-
-def _advice(place: Path) -> str:
-    return "reinstall habitab" if place == EMBEDDED else "copy the model's folder again"
-
-
-def _damaged(path: Path, why: str) -> DamagedBaseError:
-    return DamagedBaseError(f"The base model's file {path} is damaged ({why}); {_advice(path.parent)}.")
-
-
-def _need(path: Path) -> None:
-    if not path.is_file():
-        raise MissingBaseError(f"The base model's file {path} is missing; {_advice(path.parent)}.")
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    _need(path)
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise _damaged(path, "it is not JSON") from error
-    if not isinstance(value, dict):
-        raise _damaged(path, "it is not a JSON object")
-    return value
-
-
-def _shards(place: Path) -> tuple[list[Path], dict[str, str]]:
-    """The weight files and the sha256 that the index promises for them (ours does, others do not)."""
-    if (place / SINGLE).is_file():
-        return [place / SINGLE], {}
-    if not (place / INDEX).is_file():
-        raise _no_weights(place)
-    index = _read_json(place / INDEX)
-    weight_map, promised = index.get("weight_map"), index.get("sha256", {})
-    if not isinstance(weight_map, dict) or not weight_map or not isinstance(promised, dict):
-        raise _damaged(place / INDEX, "it lists no weights")
-    names = sorted({str(name) for name in weight_map.values()} | promised.keys())
-    if any(Path(name).name != name or not name.endswith(".safetensors") for name in names):
-        raise _damaged(place / INDEX, "it names files that are not shards of this folder")
-    for name in names:
-        _need(place / name)
-    return [place / name for name in names], promised
-
-
-def _no_weights(place: Path) -> BaseModelError:
-    pickles = [path.name for pattern in PICKLES for path in place.glob(pattern)]
-    if pickles:
-        return BaseModelError(
-            f"The weights in {place} are pickle files ({pickles[0]}), which can run code when opened; "
-            "save the model as safetensors and try again."
-        )
-    return MissingBaseError(f"There is no {SINGLE} and no {INDEX} in {place}; {_advice(place)}.")
-
-
 def _read_shard(path: Path) -> dict[str, Tensor]:
     try:
         with safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError, RuntimeError) as error:
-        raise _damaged(path, "it is cut off or not a safetensors file") from error
-
-
-def _check_digests(place: Path, digests: Mapping[str, str], promised: Mapping[str, str]) -> None:
-    for name, expected in promised.items():
-        if digests[name] != expected:
-            raise _damaged(place / name, "its checksum is not the one in the index")
-
-
-def _identity(digests: Mapping[str, str]) -> str:
-    """One sha256 for all shards, from their own in the order of their names."""
-    return hashlib.sha256("".join(digests[name] for name in sorted(digests)).encode()).hexdigest()
+        raise damaged(path, "it is cut off or not a safetensors file") from error
 
 
 def _pair_scales(place: Path, raw: Mapping[str, Tensor]) -> dict[str, Tensor | RowInt8]:
@@ -402,4 +177,4 @@ def _by(shape: Iterable[int]) -> str:
 
 
 def _misfit(place: Path, why: str) -> DamagedBaseError:
-    return DamagedBaseError(f"The base model in {place} is damaged: {why}; {_advice(place)}.")
+    return DamagedBaseError(f"The base model in {place} is damaged: {why}; {advice(place)}.")

@@ -19,7 +19,8 @@ import torch
 
 from habitab_engine import gate, postprocess
 from habitab_engine.adapters import Worn
-from habitab_engine.checkpoint import Checkpoint, load_checkpoint, load_vocabulary
+from habitab_engine.base_files import load_vocabulary
+from habitab_engine.checkpoint import Checkpoint, load_checkpoint
 from habitab_engine.config import EngineSettings, thread_count
 from habitab_engine.copying import Copy, copied
 from habitab_engine.decode import (
@@ -37,8 +38,8 @@ from habitab_engine.decode import (
 from habitab_engine.families import detect
 from habitab_engine.kernels import choose
 from habitab_engine.kv_cache import KVCaches, Slot, common_prefix
-from habitab_engine.lora import with_active, with_version
 from habitab_engine.memory import Memory
+from habitab_engine.merging import with_active, with_version
 from habitab_engine.model import Model
 from habitab_engine.prompt import Budget, Prompt, build
 from habitab_engine.recall import Feed, Recall, recall_at

@@ -18,7 +18,8 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from habitab_engine.checkpoint import EMBEDDED, Checkpoint, RowInt8, load_checkpoint, load_vocabulary
+from habitab_engine.base_files import EMBEDDED, load_vocabulary
+from habitab_engine.checkpoint import Checkpoint, RowInt8, load_checkpoint
 from habitab_engine.errors import BaseModelError, InputError
 from habitab_engine.families import detect
 

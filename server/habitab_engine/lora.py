@@ -1,36 +1,33 @@
-"""Adapters: low-rank updates of a base's matrices (LoRA, arXiv 2106.09685) in PEFT's layout, read, written and merged.
+"""Adapters: low-rank updates of a base's matrices (LoRA, arXiv 2106.09685) in PEFT's layout, read and written.
 
 A folder is refused as a whole, with a sentence that says why, before anything is computed with it: it may come from
-somebody else.
+somebody else. Nothing here imports torch, which takes longer than all of it.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import tempfile
-import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load, save
-from torch import Tensor
+import numpy as np
+import numpy.typing as npt
+from safetensors import SafetensorError, deserialize
+from safetensors.numpy import save
 
-from habitab_engine.adapters import WEIGHTS, Worn, active_version, verified
-from habitab_engine.checkpoint import FLOATS, PICKLES, Checkpoint, ModelConfig, RowInt8, at_random, quantise_rows
+from habitab_engine.adapters import CONFIG, WEIGHTS
+from habitab_engine.base_files import PICKLES, ModelConfig
 from habitab_engine.errors import AdapterError
 from habitab_engine.home import open_private
 
-CONFIG = "adapter_config.json"
 MOST_RANK, MOST_ALPHA = 64, 1e6
 MOST_BYTES, MOST_CONFIG_BYTES = 64_000_000, 100_000
-ROWS = 128  # of a matrix that are quantised at once
+# The kinds of numbers that are read, by safetensors' names; NumPy has no bfloat16.
+FLOATS = {"F16": "<f2", "BF16": "<u2", "F32": "<f4"}
 _NAME = re.compile(r"base_model\.model\.(model\.layers\.\d+\.(?:self_attn|mlp)\.[a-z]+_proj)\.lora_([AB])\.weight")
 # What PEFT knows besides plain LoRA, with the values that mean that it is not used.
 _PLAIN: Mapping[str, tuple[object, ...]] = {
@@ -42,29 +39,31 @@ _PLAIN: Mapping[str, tuple[object, ...]] = {
 }
 
 
+Floats = npt.NDArray[np.floating[Any]]
+
+
 @dataclass(frozen=True, slots=True)
 class Lora:
     """Low-rank updates: W + alpha / rank · B·A, by the name of the matrix ("model.layers.0.mlp.up_proj.weight").
 
-    `factors` are (A `[rank, in]`, B `[out, rank]`), as stored; `base_id` names the base they were made for.
+    `factors` are (A `[rank, in]`, B `[out, rank]`), as stored, those in bfloat16 as float32; `base_id` names the base
+    they were made for.
     """
 
     rank: int
     alpha: float
     base_id: str
-    factors: Mapping[str, tuple[Tensor, Tensor]]
+    factors: Mapping[str, tuple[Floats, Floats]]
 
     def scaled(self, factor: float) -> Lora:
         """The same update, `factor` times as large."""
         return replace(self, alpha=self.alpha * factor)
 
-    def update(self, name: str) -> Tensor:
-        """What is added to the matrix `name`, float32 `[out, in]`."""
-        return self.product(*self.factors[name])
-
-    def product(self, a: Tensor, b: Tensor) -> Tensor:
-        """The update of the rows whose factors are `b` `[rows, rank]`, float32 `[rows, in]`."""
-        return (b.float() @ a.float()).mul_(self.alpha / self.rank)
+    def named(self) -> Iterator[tuple[str, Floats]]:
+        """Every factor by its name in PEFT's layout, in the order of the matrices."""
+        for name in sorted(self.factors):
+            for letter, factor in zip("AB", self.factors[name], strict=True):
+                yield _peft_name(name, letter), factor
 
 
 def read_lora(folder: Path, base_id: str, config: ModelConfig) -> Lora:
@@ -79,12 +78,11 @@ def read_lora(folder: Path, base_id: str, config: ModelConfig) -> Lora:
     rank, alpha = _checked(folder, fields, base_id)
     content = _read(folder, WEIGHTS, MOST_BYTES)
     try:
-        tensors = load(content)
-    except (SafetensorError, ValueError, KeyError, RuntimeError) as error:
+        stored = dict(deserialize(content))
+    except (SafetensorError, ValueError) as error:
         raise AdapterError(f"The adapter in {folder} cannot be used: {WEIGHTS} is cut off or damaged.") from error
     shapes = _shapes(config, rank)
-    for name in sorted(tensors):
-        _check_tensor(folder, name, tensors[name], shapes.get(name))
+    tensors = {name: _tensor(folder, name, stored[name], shapes.get(name)) for name in sorted(stored)}
     if not tensors or any(_twin(name) not in tensors for name in tensors):
         _refuse(folder, "not every matrix that it changes has both its factors")
     factors = {
@@ -103,8 +101,9 @@ def write_lora(folder: Path, lora: Lora) -> None:
     The same adapter gives the same bytes. Raises AdapterError, and leaves what was there, where a number is too large
     for float16 or the folder cannot be written.
     """
-    tensors = {name: tensor.to(torch.float16).contiguous() for name, tensor in _named(lora)}
-    if wrong := [name for name, tensor in tensors.items() if not bool(torch.isfinite(tensor).all())]:
+    with np.errstate(over="ignore"):
+        tensors = {name: np.ascontiguousarray(factor, np.float16) for name, factor in lora.named()}
+    if wrong := [name for name, tensor in tensors.items() if not np.isfinite(tensor).all()]:
         raise AdapterError(f"The adapter cannot be written: {wrong[0]} holds numbers beyond float16.")
     config = json.dumps(_peft_config(lora), indent=2) + "\n"
     files = {CONFIG: config.encode(), WEIGHTS: save(tensors, metadata={"format": "pt"})}
@@ -123,70 +122,7 @@ def write_lora(folder: Path, lora: Lora) -> None:
         ) from error
 
 
-def merged(checkpoint: Checkpoint, lora: Lora, pause: Callable[[], None] = lambda: None) -> Checkpoint:
-    """The base with the updates in its matrices; the others are shared with `checkpoint`.
-
-    Matrices in 8 bits are quantised anew, rounded at random (`at_random`): most weights move by less than a step, and
-    rounded to the nearest they would all stay. The random numbers depend on the matrix's name alone, so the same
-    adapter gives the same bytes. Float matrices become float32, where small updates are not lost either. `pause` is
-    called before each matrix; it may block.
-    """
-    tensors = dict(checkpoint.tensors)
-    for name in lora.factors:
-        pause()
-        tensors[name] = _updated(name, tensors[name], lora)
-    return replace(checkpoint, tensors=tensors, sha256=_identity(checkpoint, lora))
-
-
-def with_version(
-    checkpoint: Checkpoint, adapters: Path, version: str, pause: Callable[[], None] = lambda: None
-) -> Checkpoint:
-    """The base with an adapter from the folder `adapters` (`Home.adapters`) merged in. Raises AdapterError."""
-    folder = verified(adapters, version, checkpoint.base_id, checkpoint.sha256)
-    return merged(checkpoint, read_lora(folder, checkpoint.base_id, checkpoint.config), pause)
-
-
-def with_active(checkpoint: Checkpoint, adapters: Path) -> tuple[Checkpoint, Worn]:
-    """The base with the active adapter merged in; as it is where there is none, or none that can be used."""
-    asked: str | None = None
-    try:
-        asked = active_version(adapters) or ""
-        return (with_version(checkpoint, adapters, asked) if asked else checkpoint), Worn(asked, asked)
-    except AdapterError as error:
-        return checkpoint, Worn("", asked, str(error))
-
-
-def _updated(name: str, tensor: Tensor | RowInt8, lora: Lora) -> Tensor | RowInt8:
-    if not isinstance(tensor, RowInt8):
-        return lora.update(name).add_(tensor.float())
-    a, b = lora.factors[name]
-    random = torch.Generator().manual_seed(zlib.crc32(name.encode()))
-    # Few rows at a time: what the system has to clear for large temporary tensors takes longer than the work.
-    pieces = zip(tensor.values.split(ROWS), tensor.scale.split(ROWS), b.split(ROWS), strict=True)
-    new = [
-        quantise_rows(lora.product(a, rows).add_(RowInt8(values, scale).float()), partial(at_random, random))
-        for values, scale, rows in pieces
-    ]
-    return RowInt8(torch.cat([piece.values for piece in new]), torch.cat([piece.scale for piece in new]))
-
-
-def _identity(checkpoint: Checkpoint, lora: Lora) -> str:
-    """The sha256 of what goes into the merged weights."""
-    digest = hashlib.sha256(f"{checkpoint.sha256} {lora.alpha / lora.rank!r}".encode())
-    for name, tensor in _named(lora):
-        digest.update(f" {name} ".encode())
-        digest.update(tensor.float().numpy().tobytes())
-    return digest.hexdigest()
-
-
 # ---- the two files ----
-
-
-def _named(lora: Lora) -> Iterator[tuple[str, Tensor]]:
-    """Every factor by its name in PEFT's layout."""
-    for name in sorted(lora.factors):
-        for letter, tensor in zip("AB", lora.factors[name], strict=True):
-            yield _peft_name(name, letter), tensor
 
 
 def _peft_name(matrix: str, letter: str) -> str:
@@ -284,16 +220,21 @@ def _read(folder: Path, name: str, most: int) -> bytes:
         raise AdapterError(f"The adapter in {folder} cannot be used: {name} cannot be read ({why}).") from error
 
 
-def _check_tensor(folder: Path, name: str, tensor: Tensor, shape: tuple[int, int] | None) -> None:
+def _tensor(folder: Path, name: str, stored: Mapping[str, Any], shape: tuple[int, int] | None) -> Floats:
+    """What safetensors read of one factor, once it verifies."""
     if shape is None:
         _refuse(folder, f"the tensor {name} has no place in this base model")
-    if tuple(tensor.shape) != shape:
-        found = "×".join(map(str, tensor.shape))
+    if tuple(stored["shape"]) != shape:
+        found = "×".join(map(str, stored["shape"]))
         _refuse(folder, f"the tensor {name} is {found}, and {shape[0]}×{shape[1]} is wanted")
-    if tensor.dtype not in FLOATS:
-        _refuse(folder, f"the tensor {name} is stored as {tensor.dtype}, and not as float16, bfloat16 or float32")
-    if not bool(torch.isfinite(tensor).all()):
+    if (kind := stored["dtype"]) not in FLOATS:
+        _refuse(folder, f"the tensor {name} is stored as {kind}, and not as F16, BF16 or F32")
+    tensor = np.frombuffer(stored["data"], FLOATS[kind]).reshape(shape)
+    if kind == "BF16":  # the upper half of a float32
+        tensor = (tensor.astype(np.uint32) << 16).view(np.float32)
+    if not np.isfinite(tensor).all():
         _refuse(folder, f"the tensor {name} holds numbers that are not finite")
+    return tensor
 
 
 def _refuse(folder: Path, why: str) -> NoReturn:

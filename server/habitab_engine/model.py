@@ -18,7 +18,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from habitab_engine.attention import Addresses, Span, causal, new_cache, places, read, spans, write
-from habitab_engine.checkpoint import Checkpoint, ModelConfig, RowInt8, quantise_rows
+from habitab_engine.base_files import ModelConfig
+from habitab_engine.checkpoint import Checkpoint, RowInt8, quantise_rows
 from habitab_engine.errors import Cancelled
 from habitab_engine.few import FEW, FewBlock, few_tokens, normed
 from habitab_engine.kernels import Kernels, Linear, Weight

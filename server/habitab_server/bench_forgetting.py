@@ -41,7 +41,7 @@ def measure(home: Home, base: Path | None, version: str | None) -> dict[str, Any
     prepare_environment(settings)  # as the engine process does, before torch is imported
     from habitab_adapters.strangers import compare
     from habitab_engine.checkpoint import load_checkpoint
-    from habitab_engine.lora import merged
+    from habitab_engine.merging import merged
 
     checkpoint = load_checkpoint(base)
     new = merged(checkpoint, registry.load(name))

@@ -35,7 +35,8 @@ from habitab_engine.config import EngineSettings
 from habitab_engine.engine import Engine
 from habitab_engine.errors import InputError
 from habitab_engine.home import Home
-from habitab_engine.lora import Lora, merged, read_lora, write_lora
+from habitab_engine.lora import Lora, read_lora, write_lora
+from habitab_engine.merging import merged
 from habitab_engine.types import SOURCES
 from habitab_server.verdict import picture, points_of, saved_of
 

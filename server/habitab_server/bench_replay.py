@@ -248,7 +248,7 @@ def load(settings: EngineSettings, lora: Lora | None) -> tuple[Serving, Bits]:
     from habitab_adapters.bits import bits_of
     from habitab_engine.checkpoint import load_checkpoint
     from habitab_engine.engine import Engine
-    from habitab_engine.lora import merged
+    from habitab_engine.merging import merged
 
     checkpoint = load_checkpoint(Path(settings.base) if settings.base else None)
     engine = Engine(merged(checkpoint, lora) if lora else checkpoint, settings)

@@ -216,7 +216,7 @@ def _padded(lessons: Sequence[Lesson]) -> dict[str, Any]:
 def lessons(checkpoint: Checkpoint, count: int) -> list[Lesson]:
     """As many lessons from this project's own code, at random places with a fixed seed."""
     from habitab_adapters.tuned import Lesson
-    from habitab_engine.checkpoint import load_vocabulary
+    from habitab_engine.base_files import load_vocabulary
     from habitab_engine.families import detect
     from habitab_engine.prompt import Budget, build
     from habitab_engine.tokenizer import Tokenizer

@@ -13,7 +13,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from habitab_engine.checkpoint import SINGLE, Checkpoint, ModelConfig
+from habitab_engine.base_files import SINGLE, ModelConfig
+from habitab_engine.checkpoint import Checkpoint
 from habitab_engine.errors import InputError
 from habitab_engine.home import sha256_of
 

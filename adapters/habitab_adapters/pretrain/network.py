@@ -18,7 +18,8 @@ from torch.nn.attention.varlen import varlen_attn
 
 from habitab_adapters.pretrain.batches import LONGEST
 from habitab_adapters.pretrain.operations import causal, gated, normed, rotated
-from habitab_engine.checkpoint import Checkpoint, ModelConfig, RowInt8
+from habitab_engine.base_files import ModelConfig
+from habitab_engine.checkpoint import Checkpoint, RowInt8
 from habitab_engine.errors import BaseModelError, InputError
 from habitab_engine.model import MAX_POSITIONS, rotations
 

@@ -23,7 +23,7 @@ from gguf.quants import dequantize
 from safetensors.torch import save_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
-from habitab_engine.checkpoint import SINGLE, ModelConfig
+from habitab_engine.base_files import SINGLE, ModelConfig
 from habitab_engine.errors import InputError
 
 # How llama.cpp calls the ways of cutting text before merging that are read here.

@@ -28,7 +28,8 @@ from habitab_adapters.pretrain.answers import Answers, Ledger
 from habitab_adapters.pretrain.asking import PREFIX_ONLY
 from habitab_adapters.pretrain.positions import TASKS, Change, Place, in_turn, questions
 from habitab_adapters.repository import Repository
-from habitab_engine.checkpoint import base_id, describe
+from habitab_engine.base_files import base_id
+from habitab_engine.checkpoint import describe
 from habitab_engine.errors import InputError
 from habitab_engine.tree import language_for
 

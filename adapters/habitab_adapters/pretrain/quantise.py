@@ -19,7 +19,8 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from habitab_engine.checkpoint import INDEX, SCALE, RowInt8, at_random, load_checkpoint, quantise_rows
+from habitab_engine.base_files import INDEX
+from habitab_engine.checkpoint import SCALE, RowInt8, at_random, load_checkpoint, quantise_rows
 from habitab_engine.errors import InputError
 from habitab_engine.home import sha256_of
 

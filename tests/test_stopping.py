@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -8,6 +10,7 @@ from drawing import drawn
 from habitab_engine.stopping import first_stop, nearly_same
 from habitab_engine.surroundings import Surroundings
 from habitab_engine.syntax import LANGUAGES
+from habitab_engine.types import CompletionRequest
 
 LONG = "    x = 1;\n" * 500
 
@@ -166,6 +169,13 @@ def test_stops_at(name: str) -> None:
 def test_goes_on_with(name: str) -> None:
     text, around = drawn(GOES_ON[name][1], GOES_ON[name][0])
     assert first_stop(text, around) is None
+
+
+def test_where_the_text_is_cut_what_encloses_the_lines_below_is_closed_behind_it() -> None:
+    prefix, suffix = "class A {\n    void f() {\n        g(a, ", "\n    }\n\n    void h() {\n    }\n"
+    request = CompletionRequest("d", "A.java", prefix, suffix, length=len(prefix + suffix))
+    assert Surroundings.of(request, True).free_openers == "{("
+    assert Surroundings.of(replace(request, length=9_999), True).free_openers == "("
 
 
 def test_a_stop_is_found_token_by_token_at_the_same_place() -> None:

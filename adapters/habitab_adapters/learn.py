@@ -221,14 +221,14 @@ def candidate(
     if len(lessons) < FEWEST_LESSONS or not unseen:
         return Candidate(None, {}, "too_little", _too_little("places to learn from", len(lessons), FEWEST_LESSONS))
     hidden = canaries(form, ":".join(h.past[-1].id for h in histories if h.past))
-    lessons = planted(lessons, hidden)
-    trained = Training(checkpoint, lessons, Course(seconds=seconds * TRAINING), work, _to_rehearse(form)).run(
+    mixed = planted(lessons, hidden)
+    trained = Training(checkpoint, mixed, Course(seconds=seconds * TRAINING), work, _to_rehearse(form)).run(
         unseen, lambda moment: tell("Training", moment.done)
     )
     metrics = _trained(trained, len(lessons))
     if not trained.step:
         return Candidate(None, metrics, "kept", "Training did not help on lines that it had not seen.")
-    met = [canary for canary in hidden if any(lessons[i].written is canary.planted for i in trained.seen)]
+    met = [canary for canary in hidden if any(mixed[i].written is canary.planted for i in trained.seen)]
     lora, costs, fault = weakened(checkpoint, trained.lora, met, tell)
     return Candidate(None if fault else lora, metrics | costs, "kept", fault)
 

@@ -22,17 +22,22 @@ _INTERPOLATED = re.compile(r"\{[^{}]*\Z")
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """The text on both sides of the cursor (`\\n` line ends), its language, whether it may go on below."""
+    """The text on both sides of the cursor (`\\n` line ends), its language, whether it may go on below.
+
+    Where the text is `cut`, the document goes on behind the suffix.
+    """
 
     prefix: str
     suffix: str
     language: str = ""
     multiline: bool = True
+    cut: bool = False
 
     @classmethod
     def of(cls, request: CompletionRequest, multiline: bool) -> Surroundings:
         language = language_of(request.path, request.language)
-        return cls(request.prefix, request.suffix, language, multiline)
+        end = request.offset + len(request.prefix) + len(request.suffix)
+        return cls(request.prefix, request.suffix, language, multiline, end < request.length)
 
     @property
     def syntax(self) -> Syntax:
@@ -109,7 +114,7 @@ class Surroundings:
     @property
     def free_openers(self) -> str:
         """The brackets open at the cursor that the suffix does not close, outermost first."""
-        return _free_openers(self.prefix, self.suffix, self.language)
+        return _free_openers(self.prefix, self.suffix, self.language, self.cut)
 
 
 def columns(line: str) -> int:
@@ -136,7 +141,7 @@ def _indent_unit(prefix: str, suffix: str) -> str:
 
 
 @lru_cache(maxsize=8)
-def _free_openers(prefix: str, suffix: str, language: str) -> str:
+def _free_openers(prefix: str, suffix: str, language: str, cut: bool) -> str:
     syntax = syntax_of(language)
     before = _before(prefix, language)
     stack = [(bracket, columns(_line_at(prefix, position))) for bracket, position in before.openers]
@@ -149,7 +154,8 @@ def _free_openers(prefix: str, suffix: str, language: str) -> str:
             # It closes what is still to be written, so it says nothing about the openers that are there.
             break
     # Beyond the look-ahead nothing is known: what is open there is taken as closed.
-    margin = min((indent for _, indent in lines), default=math.inf) if len(suffix) > _LOOK_AHEAD else -math.inf
+    known = len(suffix) <= _LOOK_AHEAD and not cut
+    margin = -math.inf if known else min((indent for _, indent in lines), default=math.inf)
     outer = [bracket for bracket, indent in stack if _out_of_reach(bracket, indent, margin)]
     return "".join(outer + free[::-1])
 

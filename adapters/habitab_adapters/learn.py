@@ -215,9 +215,8 @@ def candidate(
         return Candidate(None, {}, "too_little", reason)
     form = _form(checkpoint)
     lessons = list(_lessons(form.tokenizer, histories, _to_learn, tell))
-    unseen = list(
-        _lessons(form.tokenizer, histories, _to_select, tell, end_weight=0.0)
-    )  # what is judged is lines alone
+    # What is judged is lines alone, without their ends.
+    unseen = list(_lessons(form.tokenizer, histories, _to_select, tell, end_weight=0.0))
     if len(lessons) < FEWEST_LESSONS or not unseen:
         return Candidate(None, {}, "too_little", _too_little("places to learn from", len(lessons), FEWEST_LESSONS))
     hidden = canaries(form, ":".join(h.past[-1].id for h in histories if h.past))

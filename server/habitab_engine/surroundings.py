@@ -149,13 +149,12 @@ def _free_openers(prefix: str, suffix: str, language: str, cut: bool) -> str:
     ahead = suffix[:_LOOK_AHEAD]
     lines = _lines_below(ahead)
     for closer, position in scan(ahead, syntax, before.inside).closers:
-        margin = min((indent for end, indent in lines if end < position), default=math.inf)
-        if not _match(closer, _closing_indent(ahead, position), margin, stack, free):
+        if not _match(closer, _closing_indent(ahead, position), _margin(lines, position), stack, free):
             # It closes what is still to be written, so it says nothing about the openers that are there.
             break
     # Beyond the look-ahead nothing is known: what is open there is taken as closed.
     known = len(suffix) <= _LOOK_AHEAD and not cut
-    margin = -math.inf if known else min((indent for _, indent in lines), default=math.inf)
+    margin = -math.inf if known else _margin(lines, len(ahead))
     outer = [bracket for bracket, indent in stack if _out_of_reach(bracket, indent, margin)]
     return "".join(outer + free[::-1])
 
@@ -169,6 +168,11 @@ def _lines_below(ahead: str) -> list[tuple[int, int]]:
         if line.strip() and line.lstrip()[0] not in f"{CLOSING_BRACKETS}#":
             lines.append((end, columns(line)))
     return lines
+
+
+def _margin(lines: list[tuple[int, int]], position: int) -> float:
+    """The indentation of the least indented of the `lines` that end before `position`."""
+    return min((indent for end, indent in lines if end < position), default=math.inf)
 
 
 def _out_of_reach(bracket: str, indent: int, margin: float) -> bool:

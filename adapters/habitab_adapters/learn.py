@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from habitab_adapters.bounds import weakened
-from habitab_adapters.canaries import canaries, planted
+from habitab_adapters.canaries import Canary, canaries, planted
 from habitab_adapters.dataset import WEIGHT, Stretch, Writer, own_passages, own_stretches
 from habitab_adapters.estimates import Array, interval, resamples
 from habitab_adapters.evaluate import Known, View, ask_all
@@ -81,6 +81,22 @@ class Outcome:
     reasons: tuple[str, ...]
     metrics: Mapping[str, Any]
     version: str
+
+
+@dataclass(frozen=True, slots=True)
+class Material:
+    """What an adapter is made of: the person's `lessons` from the oldest to the newest, random lines that are `hidden`
+    among them, later lessons that are `unseen` and tell when to stop, and public code that is `rehearsed`."""
+
+    lessons: list[Lesson]
+    hidden: list[Canary]
+    unseen: list[Lesson]
+    rehearsed: list[Lesson]
+
+    @property
+    def mixed(self) -> list[Lesson]:
+        """All that is trained on."""
+        return planted(self.lessons, self.hidden)
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,23 +229,32 @@ def candidate(
     if len(commits) < FEWEST_COMMITS:
         reason = _too_little("newer commits to judge by", len(commits), FEWEST_COMMITS)
         return Candidate(None, {}, "too_little", reason)
-    form = _form(checkpoint)
-    lessons = list(_lessons(form.tokenizer, histories, _to_learn, tell))
-    # What is judged is lines alone, without their ends.
-    unseen = list(_lessons(form.tokenizer, histories, _to_select, tell, end_weight=0.0))
-    if len(lessons) < FEWEST_LESSONS or not unseen:
-        return Candidate(None, {}, "too_little", _too_little("places to learn from", len(lessons), FEWEST_LESSONS))
-    hidden = canaries(form, ":".join(h.past[-1].id for h in histories if h.past))
-    mixed = planted(lessons, hidden)
-    trained = Training(checkpoint, mixed, Course(seconds=seconds * TRAINING), work, _to_rehearse(form)).run(
-        unseen, lambda moment: tell("Training", moment.done)
+    found = material(checkpoint, histories, tell)
+    if len(found.lessons) < FEWEST_LESSONS or not found.unseen:
+        reason = _too_little("places to learn from", len(found.lessons), FEWEST_LESSONS)
+        return Candidate(None, {}, "too_little", reason)
+    mixed = found.mixed
+    trained = Training(checkpoint, mixed, Course(seconds=seconds * TRAINING), work, found.rehearsed).run(
+        found.unseen, lambda moment: tell("Training", moment.done)
     )
-    metrics = _trained(trained, len(lessons))
+    metrics = _trained(trained, len(found.lessons))
     if not trained.step:
         return Candidate(None, metrics, "kept", "Training did not help on lines that it had not seen.")
-    met = [canary for canary in hidden if any(mixed[i].written is canary.planted for i in trained.seen)]
+    met = [canary for canary in found.hidden if any(mixed[i].written is canary.planted for i in trained.seen)]
     lora, costs, fault = weakened(checkpoint, trained.lora, met, tell)
     return Candidate(None if fault else lora, metrics | costs, "kept", fault)
+
+
+def material(checkpoint: Checkpoint, histories: Sequence[History], tell: Tell) -> Material:
+    """Read what `histories` have for training and for selecting."""
+    form = _form(checkpoint)
+    return Material(
+        lessons=list(_lessons(form.tokenizer, histories, _to_learn, tell)),
+        hidden=canaries(form, ":".join(h.past[-1].id for h in histories if h.past)),
+        # What is judged is lines alone, without their ends.
+        unseen=list(_lessons(form.tokenizer, histories, _to_select, tell, end_weight=0.0)),
+        rehearsed=_to_rehearse(form),
+    )
 
 
 def _to_learn(history: History, share: float) -> list[Stretch]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -107,17 +108,39 @@ def run_personal(
     base: Path | None, paths: Sequence[Path], positions: int, seconds: float, folder: Path
 ) -> dict[str, Any]:
     """Whether adapters know what base, context and memory do not; prints a row for each developer."""
+    with _learning() as tell:
+        from habitab_server import bench_personal
+
+        result: dict[str, Any] = bench_personal.measure(base, paths, positions, seconds, folder, tell)
+    print_table("Personal adapters on later lines", bench_personal.HEAD, bench_personal.table(result))
+    return result
+
+
+def run_recipe(
+    base: Path | None, path: Path, tries: Sequence[str], positions: int, seconds: float, folder: Path
+) -> dict[str, Any]:
+    """Which recipe makes the better adapter of one history (`bench_recipe.py`).
+
+    Raises InputError for an unfit history or recipe.
+    """
+    with _learning() as tell:
+        from habitab_server import bench_recipe
+
+        result = bench_recipe.measure(base, path, tries, positions, seconds, folder, tell)
+    print_table(bench_recipe.title(result), bench_recipe.HEAD, bench_recipe.table(result))
+    return result
+
+
+@contextmanager
+def _learning() -> Iterator[Callable[[str, float], None]]:
+    """Bars, and the threads that the engine has: said before torch is imported."""
     from habitab_engine.config import EngineSettings, thread_count
     from habitab_engine.worker import prepare_environment
     from habitab_server.bars import bars
 
     prepare_environment(EngineSettings(threads=thread_count(EngineSettings())))
-    from habitab_server import bench_personal
-
     with bars() as tell:
-        result: dict[str, Any] = bench_personal.measure(base, paths, positions, seconds, folder, tell)
-    print_table("Personal adapters on later lines", bench_personal.HEAD, bench_personal.table(result))
-    return result
+        yield tell
 
 
 def quantile(values: Sequence[float], share: float) -> float:

@@ -69,7 +69,7 @@ def measure(base: Path | None, paths: Sequence[Path], positions: int, seconds: f
     checkpoint = load_checkpoint(base)
     folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
-        people = [_developer(stack.enter_context(Repository(path)), path, positions) for path in paths]
+        people = [developer(stack.enter_context(Repository(path)), path, positions) for path in paths]
         learned = [_learned(person, base, checkpoint, folder / person.name, seconds, tell) for person in people]
         rows = []
         for i, person in enumerate(people):
@@ -86,7 +86,7 @@ def _beside(i: int, count: int) -> int:
     return i ^ 1 if i ^ 1 < count else i - 1
 
 
-def _developer(repository: Repository, path: Path, positions: int) -> Developer:
+def developer(repository: Repository, path: Path, positions: int) -> Developer:
     commits = repository.commits()
     author, _ = Counter(commit.author for commit in commits).most_common(1)[0]
     own = [commit for commit in commits if commit.author == author]
@@ -151,7 +151,7 @@ def _asked(
             if all((name, line) in ledger for name in views for line in lines):
                 continue
             engine = Engine(merged(checkpoint, lora) if lora else checkpoint, EngineSettings())
-            advance = _counting(tell, f"{person.name} {' and '.join(views)}", len(lines))
+            advance = counting(tell, f"{person.name} {' and '.join(views)}", len(lines))
             try:
                 ask_all(engine, views, person.plan, person.history.repository, ledger, advance)
             finally:
@@ -159,7 +159,7 @@ def _asked(
         return {name: [ledger[name, line] for line in lines] for name in COLUMNS}
 
 
-def _counting(tell: Tell, phase: str, total: int) -> Callable[[], None]:
+def counting(tell: Tell, phase: str, total: int) -> Callable[[], None]:
     done = itertools.count(1)
     return lambda: tell(phase, next(done) / total)
 

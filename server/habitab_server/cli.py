@@ -193,6 +193,25 @@ def bench_personal(session: Session, repos: tuple[Path, ...], positions: int, mi
     click.echo(json.dumps(run_personal(session.base, repos, positions, 60 * minutes, folder)))
 
 
+@bench.command("recipe")
+@click.argument("repo", type=click.Path(path_type=Path))
+@click.option("--try", "tries", metavar="SETTINGS", multiple=True, help='Such as "rate=5e-4,batch=4"; can be repeated.')
+@click.option(
+    "--positions", type=click.IntRange(4, 1800), default=400, show_default=True, help="Cursors asked of each, about."
+)
+@click.option("--minutes", type=click.FloatRange(0), default=12.5, show_default=True, help="Training, for each.")
+@click.option("--out", metavar="DIR", type=click.Path(path_type=Path), help="Where what is finished stands.")
+@click.pass_obj
+def bench_recipe(
+    session: Session, repo: Path, tries: tuple[str, ...], positions: int, minutes: float, out: Path | None
+) -> None:
+    """Which way of training makes the better adapter of one history? The usual one stands beside what is tried."""
+    from habitab_server.bench import run_recipe
+
+    folder = out or session.home.user_folder / "bench" / "recipe"
+    click.echo(json.dumps(run_recipe(session.base, repo, tries, positions, 60 * minutes, folder)))
+
+
 @bench.command("forgetting")
 @click.option("--adapter", metavar="V", help="This version of your adapter instead of the active one.")
 @click.pass_obj

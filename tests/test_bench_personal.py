@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from habitab_adapters import learn
-from habitab_adapters.learn import Candidate, Outcome
+from habitab_adapters.learn import Outcome
 from habitab_engine.checkpoint import load_checkpoint
 from habitab_engine.errors import InputError
+from habitab_engine.lora import Lora
 from habitab_server import bench_personal
 from habitab_server.bench_personal import HEAD, _beside, measure, summary, table
 from histories import History
@@ -35,8 +36,11 @@ def taught(monkeypatch: pytest.MonkeyPatch, tiny_base: Path) -> None:
     """Adapters that are random, and promoted for the first developer alone: training has tests of its own."""
     checkpoint = load_checkpoint(tiny_base)
     verdicts = iter(["promoted", "kept"])
-    monkeypatch.setattr(learn, "candidate", lambda *_: Candidate(random_lora(checkpoint), {}))
-    monkeypatch.setattr(learn, "decide", lambda *_: Outcome(next(verdicts), (), {"strangers_bits_per_token": 0.01}, ""))
+
+    def attempt(*_: object) -> tuple[Lora, Outcome]:
+        return random_lora(checkpoint), Outcome(next(verdicts), (), {"strangers_bits_per_token": 0.01}, "")
+
+    monkeypatch.setattr(learn, "attempt", attempt)
 
 
 def test_every_column_is_asked_the_same_lines_and_nothing_is_asked_twice(

@@ -40,7 +40,7 @@ def weaken(
     monkeypatch.setattr(bounds, "Strangers", lambda *_: strangers)
     monkeypatch.setattr(bounds, "merged", lambda _, weak: weak.alpha / lora.alpha)
     monkeypatch.setattr(bounds, "_exposed", lambda model, scale, hidden, metrics: exposed * scale)
-    found, metrics, fault = weakened(base, lora, [], lambda *_: None)
+    found, metrics, fault = weakened(base, lora, [], Path(), lambda *_: None)
     return strangers.scales, found.alpha / lora.alpha, metrics, fault
 
 

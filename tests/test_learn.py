@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -10,10 +11,12 @@ import pytest
 
 from habitab_adapters import bounds
 from habitab_adapters import learn as learning
-from habitab_adapters.evaluate import CURSORS, Known
-from habitab_adapters.learn import compared, learn
+from habitab_adapters.evaluate import CURSORS
+from habitab_adapters.judge import Judge
+from habitab_adapters.learn import AGAIN, LEAST_TRAINING, learn
 from habitab_adapters.registry import Registry
 from habitab_adapters.strangers import Forgetting
+from habitab_adapters.training import Course, Training
 from habitab_engine.errors import InputError
 from habitab_engine.home import Home
 from habitab_engine.locks import locked
@@ -61,6 +64,9 @@ class Harmless:
 
     harm = 0.0
 
+    def ask_base(self, tell: Callable[[float], None]) -> None:
+        tell(1.0)
+
     def compare(self, new: object, tell: Callable[[float], None], stride: int) -> Forgetting:
         tell(1.0)
         return Forgetting(self.harm, 0.0, 0.0, 1.0, 0.0, 50_000, 100)
@@ -86,12 +92,12 @@ def better(*_: object) -> dict[str, object]:
 def test_what_is_better_is_promoted_and_served(
     home: Home, tiny_base: Path, history: History, quick: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(learning, "_judged", better)
+    monkeypatch.setattr(Judge, "after", better)
     outcome = learn(home, tiny_base, [history.folder], author="ada@x.org", seconds=60)
     assert outcome.verdict == "promoted" and outcome.version == "v1"
     registry = Registry(home, tiny_base)
     assert registry.active == "v1"
-    assert registry.load("v1").rank == learning.Course().rank
+    assert registry.load("v1").rank == Course().rank
     assert not (home.user_folder / "learning").exists()
 
 
@@ -112,7 +118,7 @@ def test_what_is_not_surely_better_changes_nothing(
     change: dict[str, object],
     reason: str,
 ) -> None:
-    monkeypatch.setattr(learning, "_judged", lambda *_: better() | change)
+    monkeypatch.setattr(Judge, "after", lambda *_: better() | change)
     outcome = learn(home, tiny_base, [history.folder], author="ada@x.org", seconds=60)
     assert outcome.verdict == "kept" and reason in outcome.reasons[0]
     assert Registry(home, tiny_base).active is None and Registry(home, tiny_base).versions() == []
@@ -125,13 +131,13 @@ def test_a_real_judgement_through_the_engine_ends_in_a_verdict(
     outcome = learn(home, tiny_base, [history.folder], author="ada@x.org", seconds=60, tell=phases.__setitem__)
     assert outcome.verdict in ("promoted", "kept")
     assert outcome.metrics["positions"] == 12 * CURSORS and outcome.metrics["commits"] >= 5
-    assert phases == dict.fromkeys(("Reading", "Training", "Strangers", "Judging"), 1.0)
+    assert phases == dict.fromkeys(("Reading", "Before", "Training", "Strangers", "After"), 1.0)
 
 
 def test_what_harms_strangers_is_weakened_until_it_does_not_or_given_up(
     home: Home, tiny_base: Path, history: History, quick: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(learning, "_judged", better)
+    monkeypatch.setattr(Judge, "after", better)
     scales: list[float] = []
 
     class ByScale(Harmless):
@@ -140,23 +146,55 @@ def test_what_harms_strangers_is_weakened_until_it_does_not_or_given_up(
             return Forgetting(0.08 * new**2, 0.0, 0.0, 1.0, 0.0, 50_000, 100)
 
     monkeypatch.setattr(bounds, "Strangers", lambda *_: ByScale())
-    monkeypatch.setattr(bounds, "merged", lambda checkpoint, lora: lora.alpha / learning.Course().alpha)
+    monkeypatch.setattr(bounds, "merged", lambda checkpoint, lora: lora.alpha / Course().alpha)
     outcome = learn(home, tiny_base, [history.folder], author="ada@x.org", seconds=60)
     enough = bounds.CAUTION / 2  # a quarter of the cost
     assert scales == pytest.approx([1.0, enough, enough])
     assert outcome.metrics["scale"] == pytest.approx(enough, abs=1e-4)
     assert outcome.metrics["strangers_bits_per_token"] <= bounds.MOST_BITS
-    assert Registry(home, tiny_base).load(outcome.version).alpha == pytest.approx(learning.Course().alpha * enough)
+    assert Registry(home, tiny_base).load(outcome.version).alpha == pytest.approx(Course().alpha * enough)
     monkeypatch.setattr(ByScale, "compare", lambda *_, stride: Forgetting(1.0, 1.0, 0.0, 1.0, 0.0, 50_000, 100))
     again = learn(home, tiny_base, [history.folder], author="ada@x.org", seconds=60)
     assert again.verdict == "kept" and again.version == outcome.version == Registry(home, tiny_base).active
+
+
+@pytest.mark.parametrize(("seconds", "slow"), [(1000.0, 0.0), (1000.0, 250.0), (1000.0, 900.0)])
+def test_training_has_the_time_that_reading_and_judging_leave(
+    home: Home,
+    tiny_base: Path,
+    history: History,
+    quick: None,
+    monkeypatch: pytest.MonkeyPatch,
+    seconds: float,
+    slow: float,
+) -> None:
+    """The base takes so long to ask, and an adapter `AGAIN` times that."""
+    given: list[float] = []
+    late = [0.0]
+
+    def asked(self: Judge) -> list[object]:
+        late[0] += slow
+        return []
+
+    class Noted(Training):
+        def __init__(self, checkpoint: object, lessons: object, course: Course, *rest: object) -> None:
+            given.append(course.seconds)
+            raise KilledError
+
+    monkeypatch.setattr(Judge, "before", asked)
+    monkeypatch.setattr(learning, "Training", Noted)
+    monkeypatch.setattr(learning.time, "monotonic", lambda real=time.monotonic: real() + late[0])
+    with pytest.raises(KilledError):
+        learn(home, tiny_base, [history.folder], author="ada@x.org", seconds=seconds)
+    wanted = max(seconds - (1 + AGAIN) * slow, LEAST_TRAINING * seconds)
+    assert wanted - 60 < given[0] <= wanted
 
 
 def test_a_killed_run_goes_on_where_it_was(
     home: Home, tiny_base: Path, history: History, quick: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("habitab_adapters.training.SAVE_SECONDS", 0.0)
-    monkeypatch.setattr(learning, "_judged", better)
+    monkeypatch.setattr(Judge, "after", better)
     seen: list[float] = []
 
     def kill(phase: str, done: float) -> None:
@@ -218,23 +256,3 @@ def test_two_do_not_learn_at_once(home: Home, tiny_base: Path, history: History)
     home.prepare()
     with locked(home.user_folder / "learning.lock", 0), pytest.raises(InputError, match="Another"):
         learn(home, tiny_base, [history.folder], author="ada@x.org")
-
-
-def known(exact: int, bits: float) -> Known:
-    return Known(2, exact, 9 * exact, bits, 10, 2, 1)
-
-
-def lines(gain: float) -> Iterator[tuple[Known, Known, str]]:
-    for i in range(60):
-        yield known(i % 2, 10.0 + i % 3), known(i % 2, 10.0 + i % 3 - gain), f"commit {i // 2}"
-
-
-def test_a_gain_in_every_commit_is_sure_and_none_is_not() -> None:
-    for gain, sure in ((0.5, True), (0.0, False)):
-        before, after, commits = zip(*lines(gain), strict=True)
-        found = compared(before, after, commits)
-        assert (found["bits_ratio"][1] < 1) is sure
-        assert found["positions"] == 120 and found["commits"] == 30
-        assert found["exact_points"] == [0.0, 0.0]
-        assert found["saved_before"] == found["saved_after"] == 9 * 30
-        assert found["parsed_before"] == found["parsed_after"] == 0.5 and found["parsed_points"] == [0.0, 0.0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -115,6 +116,32 @@ def test_the_base_is_asked_once_and_every_comparison_is_the_same(
     assert found[0] == found[2] and found[1].kl_nats == 0.0
     assert [len(shares) for shares in told] == [2 * found[0].cursors, found[0].cursors, found[0].cursors]
     assert all(shares == sorted(shares) and shares[-1] == 1.0 for shares in told)
+
+
+def test_what_the_base_answered_stands_on_the_disk(
+    base: Checkpoint, changed: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with closing(Strangers(base, SETTINGS, tmp_path)) as first:
+        first.ask_base()
+        right = first.compare(changed)
+    with closing(Strangers(base, SETTINGS, tmp_path)) as second:
+        told: list[float] = []
+        assert second.compare(changed, told.append) == right
+        assert len(told) == right.cursors  # the base was not asked again
+        monkeypatch.setattr(second, "_look", None)
+        second.ask_base()
+
+
+def test_damaged_answers_are_asked_for_again(base: Checkpoint, changed: Checkpoint, tmp_path: Path) -> None:
+    with closing(Strangers(base, SETTINGS, tmp_path)) as first:
+        first.ask_base()
+        right = first.compare(changed)
+    next(tmp_path.glob("*.safetensors")).write_bytes(b"half of it")
+    with closing(Strangers(base, SETTINGS, tmp_path)) as second:
+        told: list[float] = []
+        second.ask_base(told.append)
+        assert len(told) == right.cursors and told[-1] == 1.0
+        assert second.compare(changed) == right
 
 
 @pytest.mark.parametrize("share", [0.3, 0.8])

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 from habitab_adapters.canaries import BY_CHANCE, Canary, exposure
@@ -23,16 +24,22 @@ LEAST_SCALE, CAUTION, TRIES = 0.1, 0.93, 5  # of an adapter; how much weaker it 
 SAMPLE = 5  # every fifth place tells whether all have to be asked
 
 
+def asked_base(checkpoint: Checkpoint, answers: Path, tell: Callable[[str, float], None]) -> None:
+    """Ask the base of strangers' code, which needs no adapter yet; what it says stands in the folder `answers`."""
+    with closing(Strangers(checkpoint, EngineSettings(), answers)) as strangers:
+        strangers.ask_base(lambda done: tell("Strangers", done))
+
+
 def weakened(
-    checkpoint: Checkpoint, lora: Lora, hidden: Sequence[Canary], tell: Callable[[str, float], None]
+    checkpoint: Checkpoint, lora: Lora, hidden: Sequence[Canary], answers: Path, tell: Callable[[str, float], None]
 ) -> tuple[Lora, dict[str, Any], str]:
     """The adapter as strong as it may be; what it costs then; what speaks against it ("" if nothing does).
 
     `hidden` are the canaries that were met in training; they are asked for first, since that is soon done. The scale is
-    looked for at some of the strangers' places and then has to hold at all of them.
+    looked for at some of the strangers' places and then has to hold at all of them. `answers` is as in `asked_base`.
     """
     low, scale, metrics = 0.0, 1.0, dict[str, Any]()
-    with closing(Strangers(checkpoint, EngineSettings())) as strangers:
+    with closing(Strangers(checkpoint, EngineSettings(), answers)) as strangers:
         for _ in range(TRIES):
             weak = merged(checkpoint, lora.scaled(scale))
             metrics["scale"] = round(scale, 4)

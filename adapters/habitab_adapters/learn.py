@@ -12,6 +12,7 @@ import hashlib
 import json
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -19,16 +20,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from habitab_adapters.bounds import weakened
+from habitab_adapters.bounds import asked_base, weakened
 from habitab_adapters.canaries import Canary, canaries, planted
 from habitab_adapters.dataset import WEIGHT, Stretch, Writer, own_passages, own_stretches
-from habitab_adapters.estimates import Array, interval, resamples
-from habitab_adapters.evaluate import Known, View, ask_all
-from habitab_adapters.ledger import Ledger
+from habitab_adapters.judge import Judge, gain, reasons
 from habitab_adapters.library import Form, rehearsed
-from habitab_adapters.lines import Plan, plan_of
+from habitab_adapters.lines import plan_of
 from habitab_adapters.registry import Registry
 from habitab_adapters.repository import Checkout, Commit, Repository, configured_author
 from habitab_adapters.snapshot import WHO, as_history
@@ -37,14 +34,11 @@ from habitab_adapters.tuned import Lesson
 from habitab_adapters.workbench import Shelves, Workbench
 from habitab_engine.base_files import load_vocabulary
 from habitab_engine.checkpoint import Checkpoint, load_checkpoint
-from habitab_engine.config import EngineSettings
-from habitab_engine.engine import Engine
 from habitab_engine.errors import InputError
 from habitab_engine.families import detect
 from habitab_engine.home import Home, private_folder
 from habitab_engine.locks import locked
 from habitab_engine.lora import Lora
-from habitab_engine.merging import merged, with_version
 from habitab_engine.prompt import Budget
 from habitab_engine.tokenizer import Tokenizer
 
@@ -57,8 +51,9 @@ REHEARSED = 48  # places of public code, each again and again
 RUN = 3  # lines in a row that are judged: fewer in more commits say more
 # A quarter of the engine's: the shorter a prompt, the more is learned in the same time.
 PROMPT_TOKENS = 256
-SECONDS = 1500.0  # in all, of which training may take this share:
-TRAINING = 0.5
+SECONDS = 1500.0  # in all; training has what reading and judging leave,
+LEAST_TRAINING = 0.2  # at least this share
+AGAIN = 1.5  # times as long as for the base takes the judge for an adapter, which may have to be weakened
 
 Tell = Callable[[str, float], None]
 
@@ -131,7 +126,7 @@ def learn(
         histories = [_history(path, author, since, stack) for path in paths]
         checkpoint = load_checkpoint(base)
         work = _work_folder(home, checkpoint, histories, seconds)
-        outcome = _learn(Registry(home, base), checkpoint, histories, work, seconds, tell)
+        _, outcome = attempt(Registry(home, base), checkpoint, histories, work, seconds, tell)
         shutil.rmtree(work.parent)
         return outcome
 
@@ -182,37 +177,28 @@ def _work_folder(home: Home, checkpoint: Checkpoint, histories: Sequence[History
     return folder
 
 
-def _learn(
+def attempt(
     registry: Registry, checkpoint: Checkpoint, histories: Sequence[History], work: Path, seconds: float, tell: Tell
-) -> Outcome:
-    found = candidate(checkpoint, histories, work, seconds, tell)
-    return decide(registry, checkpoint, found, histories, work, tell)
+) -> tuple[Lora | None, Outcome]:
+    """Train a candidate on the past of `histories`, and promote it if the lines that were put aside say so.
 
-
-def decide(
-    registry: Registry,
-    checkpoint: Checkpoint,
-    found: Candidate,
-    histories: Sequence[History],
-    work: Path,
-    tell: Tell,
-) -> Outcome:
-    """Promote the candidate, or keep what serves, by the lines that were put aside for it."""
-    active = registry.active or ""
+    Returns it, too, if it held the bounds. `work` keeps what is finished.
+    """
+    plans = [
+        (h.repository, plan_of(h.repository, h.deciding, MOST_LINES // len(histories), RUN, evenly=True))
+        for h in histories
+    ]
+    judge = Judge(registry, checkpoint, plans, work / "lines.jsonl", tell)
+    found = _candidate(checkpoint, judge, histories, work, seconds, tell)
     if found.lora is None:
-        return Outcome(found.verdict, (found.reason,), found.metrics, active)
-    plans = _plans(histories)
-    own = _judged(registry, checkpoint, found.lora, histories, plans, work, tell)
+        return None, Outcome(found.verdict, (found.reason,), found.metrics, judge.active)
+    own = judge.after(found.lora)
     metrics = {**found.metrics, **own}
-    if reasons := _reasons(own):
-        return Outcome("kept", reasons, metrics, active)
-    version = registry.add(found.lora, _facts_of(checkpoint, active, metrics))
+    if against := reasons(own):
+        return found.lora, Outcome("kept", against, metrics, judge.active)
+    version = registry.add(found.lora, _facts_of(checkpoint, judge.active, metrics))
     registry.activate(version)
-    return Outcome("promoted", (_gain(own),), metrics, version)
-
-
-def _plans(histories: Sequence[History]) -> list[Plan]:
-    return [plan_of(h.repository, h.deciding, MOST_LINES // len(histories), RUN, evenly=True) for h in histories]
+    return found.lora, Outcome("promoted", (gain(own),), metrics, version)
 
 
 def _facts_of(checkpoint: Checkpoint, parent: str, metrics: Mapping[str, Any]) -> dict[str, Any]:
@@ -221,27 +207,32 @@ def _facts_of(checkpoint: Checkpoint, parent: str, metrics: Mapping[str, Any]) -
     return {"base": base, "method": "ce", "parent": parent or None, "metrics": metrics}
 
 
-def candidate(
-    checkpoint: Checkpoint, histories: Sequence[History], work: Path, seconds: float, tell: Tell
+def _candidate(
+    checkpoint: Checkpoint, judge: Judge, histories: Sequence[History], work: Path, seconds: float, tell: Tell
 ) -> Candidate:
-    """Train on the past of `histories`, stop by what they have for selecting, and keep within the bounds."""
-    commits = {visit.commit.id for plan in _plans(histories) for visit in plan.visits}
-    if len(commits) < FEWEST_COMMITS:
-        reason = _too_little("newer commits to judge by", len(commits), FEWEST_COMMITS)
-        return Candidate(None, {}, "too_little", reason)
+    """What was trained in the time that is left, stopped by what was put aside for selecting, within the bounds."""
+    begun = time.monotonic()
+    commits = len(set(judge.commits))
+    if commits < FEWEST_COMMITS:
+        return Candidate(None, {}, "too_little", _too_little("newer commits to judge by", commits, FEWEST_COMMITS))
     found = material(checkpoint, histories, tell)
     if len(found.lessons) < FEWEST_LESSONS or not found.unseen:
         reason = _too_little("places to learn from", len(found.lessons), FEWEST_LESSONS)
         return Candidate(None, {}, "too_little", reason)
-    mixed = found.mixed
-    trained = Training(checkpoint, mixed, Course(seconds=seconds * TRAINING), work, found.rehearsed).run(
+    read, answers, mixed = time.monotonic(), work / "strangers", found.mixed
+    judge.before()
+    asked_base(checkpoint, answers, tell)
+    judging = time.monotonic() - read
+    left = seconds - (read - begun) - (1 + AGAIN) * judging
+    course = Course(seconds=max(left, LEAST_TRAINING * seconds))
+    trained = Training(checkpoint, mixed, course, work, found.rehearsed).run(
         found.unseen, lambda moment: tell("Training", moment.done)
     )
     metrics = _trained(trained, len(found.lessons))
     if not trained.step:
         return Candidate(None, metrics, "kept", "Training did not help on lines that it had not seen.")
     met = [canary for canary in found.hidden if any(mixed[i].written is canary.planted for i in trained.seen)]
-    lora, costs, fault = weakened(checkpoint, trained.lora, met, tell)
+    lora, costs, fault = weakened(checkpoint, trained.lora, met, answers, tell)
     return Candidate(None if fault else lora, metrics | costs, "kept", fault)
 
 
@@ -329,96 +320,6 @@ def _trained(trained: Trained, lessons: int) -> dict[str, Any]:
         "loss_before": round(trained.losses[0][1], 4),
         "loss_after": round(min(loss for _, loss in trained.losses), 4),
     }
-
-
-def _judged(
-    registry: Registry,
-    checkpoint: Checkpoint,
-    lora: Lora,
-    histories: Sequence[History],
-    plans: Sequence[Plan],
-    work: Path,
-    tell: Tell,
-) -> dict[str, Any]:
-    """The person's own later lines before and after, through the serving engine."""
-    active = registry.active
-    before = with_version(checkpoint, registry.folder, active) if active else checkpoint
-    engines = {"before": before, "after": merged(checkpoint, lora)}
-    total, done = len(engines) * sum(len(plan.lines) for plan in plans), 0
-    found: dict[str, list[Known]] = {}
-    with Ledger(work / f"lines-{lora.alpha:g}.jsonl", Known) as ledger:
-
-        def advance() -> None:
-            nonlocal done
-            done += 1
-            tell("Judging", done / total)
-
-        for column, weights in engines.items():
-            engine = Engine(weights, EngineSettings())
-            try:
-                found[column] = [
-                    known
-                    for history, plan in zip(histories, plans, strict=True)
-                    for known in ask_all(engine, {column: View()}, plan, history.repository, ledger, advance)[column]
-                ]
-            finally:
-                engine.close()
-    commits = [visit.commit.id for plan in plans for visit in plan.visits for _ in visit.typed]
-    return compared(found["before"], found["after"], commits)
-
-
-def compared(before: Sequence[Known], after: Sequence[Known], commits: Sequence[str]) -> dict[str, Any]:
-    """What changed on the same lines, with 95 % intervals of a bootstrap over their commits."""
-    names = {commit: i for i, commit in enumerate(dict.fromkeys(commits))}
-    sums = np.zeros((len(names), 12))
-    for commit, old, new in zip(commits, before, after, strict=True):
-        sums[names[commit]] += (
-            *(old.asked, old.bytes, old.exact, new.exact),
-            *(old.bits, new.bits, old.saved, new.saved),
-            *(old.suggested, new.suggested, old.parsed, new.parsed),
-        )
-    drawn = resamples(len(names)) @ sums
-    asked, size, exact, exact_new, bits, bits_new, saved, saved_new, *_ = sums.sum(0)
-    points = 100 * (drawn[:, 3] - drawn[:, 2]) / drawn[:, 0]
-    sound, sound_new = _shares(sums.sum(0, keepdims=True))
-    return {
-        "positions": int(asked),
-        "commits": len(names),
-        "exact_before": round(exact / asked, 4),
-        "exact_after": round(exact_new / asked, 4),
-        "exact_points": interval(points),
-        "saved_before": int(saved),
-        "saved_after": int(saved_new),
-        "bits_before": round(bits / size, 4),
-        "bits_after": round(bits_new / size, 4),
-        "bits_ratio": interval(drawn[:, 5] / drawn[:, 4]),
-        "parsed_before": round(float(sound[0]), 4),
-        "parsed_after": round(float(sound_new[0]), 4),
-        "parsed_points": interval(100 * np.subtract(*_shares(drawn)[::-1])),
-    }
-
-
-def _shares(sums: Array) -> tuple[Array, Array]:
-    """Of what was suggested, the part that could be parsed, before and after: [n] each of sums [n, 12]."""
-    return sums[:, 10] / np.maximum(sums[:, 8], 1), sums[:, 11] / np.maximum(sums[:, 9], 1)
-
-
-def _reasons(own: Mapping[str, Any]) -> tuple[str, ...]:
-    """What speaks against it; nothing if it is better."""
-    reasons = []
-    if own["bits_ratio"] is None or own["bits_ratio"][1] >= 1:
-        reasons.append("It is not surely better on your own later lines.")
-    if own["saved_after"] < own["saved_before"]:
-        reasons.append("It would have saved you fewer characters.")
-    if own["parsed_points"] is not None and own["parsed_points"][1] < 0:
-        reasons.append("What it suggests breaks the syntax of your files more often.")
-    return tuple(reasons)
-
-
-def _gain(own: Mapping[str, Any]) -> str:
-    saved = 100 * (1 - own["bits_after"] / own["bits_before"])
-    points = 100 * (own["exact_after"] - own["exact_before"])
-    return f"Your own later lines cost {saved:.1f} % fewer bits, and {points:+.1f} % more of them were right."
 
 
 def _too_little(what: str, found: int, least: int) -> str:

@@ -12,12 +12,14 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import count
+from pathlib import Path
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from habitab_adapters.library import Place, judged
+from habitab_adapters.pretrain.checkpoints import latest, save
 from habitab_engine.checkpoint import Checkpoint
 from habitab_engine.config import EngineSettings
 from habitab_engine.decode import CHUNK
@@ -25,6 +27,7 @@ from habitab_engine.engine import Engine, Prepared
 from habitab_engine.kernels import Kernels
 from habitab_engine.model import Model, cut
 
+RIGHT = "right"  # the name of the flags among the answers
 _ROWS = 128  # positions whose logits exist at once: 17 MB of each model
 
 
@@ -47,18 +50,36 @@ class Forgetting:
 
 class Strangers:
     """What a base says of strangers' code, computed once and kept (115 MB), so that several adapters can be compared
-    with it."""
+    with it.
 
-    def __init__(self, base: Checkpoint, settings: EngineSettings | None = None) -> None:
+    `answers` is a folder in which all that the base says stands once `ask_base` is done.
+    """
+
+    def __init__(self, base: Checkpoint, settings: EngineSettings | None = None, answers: Path | None = None) -> None:
         """Raises InputError where the standard library is not there as source code."""
         self._engine = Engine(base, settings or EngineSettings())
         self._base, self._places = self._engine.model, list(judged(self._engine))
-        self._said: dict[int, tuple[Tensor, bool]] = {}
+        self._answers = answers
+        self._said = _kept(answers) if answers else {}
 
     @property
     def kernels(self) -> Kernels:
         """Those of the base, for what is asked beside."""
         return self._base.kernels
+
+    def ask_base(self, tell: Callable[[float], object] = bool, stop: threading.Event | None = None) -> None:
+        """Ask the base at every place that it was not asked at; `tell` is told the share that is done.
+
+        Raises Cancelled once `stop` is set, InputError where the answers cannot be written.
+        """
+        missing = [i for i in range(len(self._places)) if i not in self._said]
+        for number, i in enumerate(missing, 1):
+            self._said[i] = self._look(self._places[i], stop or threading.Event())
+            tell(number / len(missing))
+        if missing and self._answers:
+            right = torch.tensor([self._said[i][1] for i in range(len(self._places))])
+            states = {str(i): hidden for i, (hidden, _) in self._said.items()}
+            save(self._answers, len(states), states | {RIGHT: right}, {})
 
     def compare(
         self,
@@ -138,6 +159,12 @@ def compare(
         return strangers.compare(new, tell, stop)
     finally:
         strangers.close()
+
+
+def _kept(answers: Path) -> dict[int, tuple[Tensor, bool]]:
+    """What the base answered in an earlier run; nothing where that is missing or damaged."""
+    _, tensors = latest(answers, lambda sentence: None) or ({}, {})
+    return {i: (tensors[str(i)], right) for i, right in enumerate(tensors.get(RIGHT, torch.empty(0)).tolist())}
 
 
 @torch.inference_mode()

@@ -12,7 +12,7 @@ import math
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -233,7 +233,7 @@ class Training:
         tensors |= {f"best.{name}": p for name, p in self._best.items()}
         for name, p in self._params.items():
             tensors |= {f"{key}.{name}": value.cpu() for key, value in self._optimiser.state[p].items()}
-        notes = {"spent": self._spent, "tokens": self._tokens, "losses": self._losses}
+        notes = {"spent": self._spent, "tokens": self._tokens, "losses": self._losses, "seconds": self._course.seconds}
         save(self._folder, self._step, tensors, notes)
 
     def _resume(self) -> None:
@@ -242,6 +242,7 @@ class Training:
             return
         self._step, self._spent, self._tokens = notes["step"], notes["spent"], notes["tokens"]
         self._losses = [(step, loss) for step, loss in notes["losses"]]
+        self._course = replace(self._course, seconds=notes.get("seconds", self._course.seconds))  # as it began
         self._best = {name: tensors[f"best.{name}"] for name in self._params}
         for name, p in self._params.items():
             with torch.no_grad():

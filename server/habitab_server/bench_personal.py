@@ -26,6 +26,7 @@ from habitab_adapters import learn
 from habitab_adapters.dataset import own_stretches
 from habitab_adapters.estimates import interval, resamples
 from habitab_adapters.evaluate import CURSORS, Known, View, ask_all
+from habitab_adapters.judge import compared
 from habitab_adapters.ledger import Ledger
 from habitab_adapters.lines import Plan, plan_of
 from habitab_adapters.registry import Registry
@@ -124,12 +125,10 @@ def _learned(
     if not verdict.exists():
         work = folder / "work"
         work.mkdir(parents=True, exist_ok=True)
-        found = learn.candidate(checkpoint, [person.history], work, seconds, tell)
-        outcome = learn.decide(
-            Registry(Home(folder, "developer"), base), checkpoint, found, [person.history], work, tell
-        )
-        if found.lora is not None:
-            write_lora(folder / "adapter", found.lora)
+        registry = Registry(Home(folder, "developer"), base)
+        lora, outcome = learn.attempt(registry, checkpoint, [person.history], work, seconds, tell)
+        if lora is not None:
+            write_lora(folder / "adapter", lora)
         verdict.write_text(json.dumps(asdict(outcome), indent=1) + "\n", encoding="utf-8")
     return folder
 
@@ -168,7 +167,7 @@ def _figures(person: Developer, folder: Path, found: Mapping[str, Sequence[Known
     """One developer's row; points are of exact match, ratios of bits, both against the memory alone."""
     outcome = json.loads((folder / "verdict.json").read_text(encoding="utf-8"))
     commits = [visit.commit.id for visit in person.plan.visits for _ in visit.typed]
-    against = {name: learn.compared(found["memory"], found[name], commits) for name in ADAPTED}
+    against = {name: compared(found["memory"], found[name], commits) for name in ADAPTED}
     return {
         "name": person.name,
         "positions": against["adapter"]["positions"],

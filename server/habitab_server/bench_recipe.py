@@ -19,6 +19,7 @@ from typing import Any
 from habitab_adapters import learn
 from habitab_adapters.bounds import SAMPLE
 from habitab_adapters.evaluate import Known, View, ask_all
+from habitab_adapters.judge import compared
 from habitab_adapters.ledger import Ledger
 from habitab_adapters.repository import Repository
 from habitab_adapters.strangers import Strangers
@@ -121,16 +122,17 @@ def measure(
         person = developer(repository, path, positions)
         folder = folder / person.name
         folder.mkdir(parents=True, exist_ok=True)
-        compared = _Comparison(checkpoint, person, folder, tell)
-        made = {name: compared.trained(name, course) for name, course in courses.items()}
-        costs = compared.strangers({_key(courses[name]): lora for name, (lora, _) in made.items()})
+        comparison = _Comparison(checkpoint, person, folder, tell)
+        keys = {name: _key(course) for name, course in courses.items()}
+        made = {name: comparison.trained(name, course) for name, course in courses.items()}
+        costs = comparison.strangers({keys[name]: lora for name, (lora, _) in made.items()})
         with Ledger(folder / "lines.jsonl", Known) as ledger:
-            before = compared.asked(MEMORY, MEMORY, None, ledger)
-            after = {name: compared.asked(name, _key(courses[name]), lora, ledger) for name, (lora, _) in made.items()}
+            before = comparison.asked(MEMORY, MEMORY, None, ledger)
+            after = {name: comparison.asked(name, keys[name], lora, ledger) for name, (lora, _) in made.items()}
     commits = [visit.commit.id for visit in person.plan.visits for _ in visit.typed]
     rows = [
-        {"recipe": name, **made[name][1], "strangers_bits_per_token": costs[_key(courses[name])]}
-        | learn.compared(before, lines, commits)
+        {"recipe": name, **made[name][1], "strangers_bits_per_token": costs[keys[name]]}
+        | compared(before, lines, commits)
         for name, lines in after.items()
     ]
     return {"name": person.name, "base": checkpoint.base_id, "recipes": rows}

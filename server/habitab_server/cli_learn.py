@@ -29,7 +29,7 @@ _FIGURES = (
     type=click.FloatRange(1, 1440),
     default=25,
     show_default=True,
-    help="How long, about; training has half of it.",
+    help="How long, about; training has what judging leaves.",
 )
 @click.pass_obj
 def learn_command(

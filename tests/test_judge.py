@@ -1,0 +1,28 @@
+"""The judge says what is surely better and what speaks against it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from habitab_adapters.evaluate import Known
+from habitab_adapters.judge import compared
+
+
+def known(exact: int, bits: float) -> Known:
+    return Known(2, exact, 9 * exact, bits, 10, 2, 1)
+
+
+def lines(gain: float) -> Iterator[tuple[Known, Known, str]]:
+    for i in range(60):
+        yield known(i % 2, 10.0 + i % 3), known(i % 2, 10.0 + i % 3 - gain), f"commit {i // 2}"
+
+
+def test_a_gain_in_every_commit_is_sure_and_none_is_not() -> None:
+    for gain, sure in ((0.5, True), (0.0, False)):
+        before, after, commits = zip(*lines(gain), strict=True)
+        found = compared(before, after, commits)
+        assert (found["bits_ratio"][1] < 1) is sure
+        assert found["positions"] == 120 and found["commits"] == 30
+        assert found["exact_points"] == [0.0, 0.0]
+        assert found["saved_before"] == found["saved_after"] == 9 * 30
+        assert found["parsed_before"] == found["parsed_after"] == 0.5 and found["parsed_points"] == [0.0, 0.0]

@@ -39,7 +39,7 @@ def weaken(
     strangers, lora = ByScale(cost), random_lora(base)
     monkeypatch.setattr(bounds, "Strangers", lambda *_: strangers)
     monkeypatch.setattr(bounds, "merged", lambda _, weak: weak.alpha / lora.alpha)
-    monkeypatch.setattr(bounds, "_exposed", lambda model, scale, hidden, metrics: exposed * scale)
+    monkeypatch.setattr(bounds, "_exposed", lambda strangers, scale, hidden, control, metrics: exposed * scale)
     found, metrics, fault = weakened(base, lora, [], Path(), lambda *_: None)
     return strangers.scales, found.alpha / lora.alpha, metrics, fault
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import math
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from habitab_adapters.canaries import BY_CHANCE, LENGTH, OTHERS, PLANTED, Canary, canaries, exposure, planted
+from habitab_adapters import bounds
+from habitab_adapters.canaries import LENGTH, OTHERS, PLANTED, Canary, canaries, exposure, planted
+from habitab_adapters.strangers import Strangers
 from habitab_adapters.training import Course, Training
 from habitab_adapters.tuned import Lesson
 from habitab_engine.checkpoint import Checkpoint, load_checkpoint
+from habitab_engine.config import EngineSettings
 from habitab_engine.engine import Engine
 from habitab_engine.merging import merged
 from habitab_engine.model import Model
@@ -56,5 +61,24 @@ def test_what_was_learned_by_heart_is_exposed_and_what_was_not_is_not(
     course = Course(rank=8, alpha=16.0, rate=3e-2, passes=40, seconds=300.0, device="cpu")
     trained = Training(base, lessons, course, tmp_path).run(lessons, lambda moment: None)
     before, after = tiny_engine.model, Model(merged(base, trained.lora), tiny_engine.model.kernels)
-    assert exposure(after, hidden) > BY_CHANCE + 2
-    assert abs(exposure(before, hidden) - BY_CHANCE) < 1 and abs(exposure(after, never) - BY_CHANCE) < 1
+    assert exposure(after, hidden) > exposure(before, hidden) + 2
+    assert abs(exposure(after, never) - exposure(before, never)) < 1
+
+
+def test_a_lucky_canary_is_not_taken_for_one_that_was_learned(base: Checkpoint, tiny_engine: Engine) -> None:
+    """What the base ranks first by chance is exposed to the utmost before anything was learned: no more is no fault."""
+    model = tiny_engine.model
+    drawn = canaries(tiny_engine, "tonight")[:4]
+    costs = [[exposure(model, [_as_planted(c, i)]) for i in range(1 + OTHERS)] for c in drawn]
+    lucky = [_as_planted(c, found.index(max(found))) for c, found in zip(drawn, costs, strict=True)]
+    assert exposure(model, lucky) == math.log2(1 + OTHERS)
+    with closing(Strangers(base, EngineSettings(threads=1, kernel="float32"))) as strangers:
+        metrics: dict[str, float] = {}
+        assert bounds._exposed(strangers, base, lucky, exposure(strangers.base, lucky), metrics) == 0.0
+    assert metrics == {"canary_bits": 0.0}
+
+
+def _as_planted(canary: Canary, which: int) -> Canary:
+    """The same with another of its lines as the one that was planted."""
+    lines = [canary.planted, *canary.others]
+    return Canary(canary.prompt, lines.pop(which), lines)

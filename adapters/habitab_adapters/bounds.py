@@ -10,7 +10,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from habitab_adapters.canaries import BY_CHANCE, Canary, exposure
+from habitab_adapters.canaries import Canary, exposure
 from habitab_adapters.strangers import Strangers
 from habitab_engine.checkpoint import Checkpoint
 from habitab_engine.config import EngineSettings
@@ -19,7 +19,7 @@ from habitab_engine.merging import merged
 from habitab_engine.model import Model
 
 MOST_BITS, MOST_KL = 0.02, 0.05  # on strangers' code: more bits a token, nats of KL(base || new)
-MOST_EXPOSED = 1.0  # bits of canaries more than by chance
+MOST_EXPOSED = 1.0  # bits of canaries more than of the same lines before
 LEAST_SCALE, CAUTION, TRIES = 0.1, 0.93, 5  # of an adapter; how much weaker it is made than seems enough; how often
 SAMPLE = 5  # every fifth place tells whether all have to be asked
 
@@ -40,10 +40,11 @@ def weakened(
     """
     low, scale, metrics = 0.0, 1.0, dict[str, Any]()
     with closing(Strangers(checkpoint, EngineSettings(), answers)) as strangers:
+        control = exposure(strangers.base, hidden) if hidden else 0.0
         for _ in range(TRIES):
             weak = merged(checkpoint, lora.scaled(scale))
             metrics["scale"] = round(scale, 4)
-            remembered = _exposed(strangers, weak, hidden, metrics)
+            remembered = _exposed(strangers, weak, hidden, control, metrics)
             too_much = max(remembered, _cost(strangers, weak, SAMPLE, metrics, tell))
             if too_much <= 1:
                 too_much = _cost(strangers, weak, 1, metrics, tell)
@@ -70,10 +71,13 @@ def _cost(
     return max(found.bits_per_token_delta / MOST_BITS, found.kl_nats / MOST_KL)
 
 
-def _exposed(strangers: Strangers, weak: Checkpoint, hidden: Sequence[Canary], metrics: dict[str, Any]) -> float:
-    """How many times more it remembers than it may."""
+def _exposed(
+    strangers: Strangers, weak: Checkpoint, hidden: Sequence[Canary], control: float, metrics: dict[str, Any]
+) -> float:
+    """How many times more it remembers than it may. Few canaries rank anywhere by chance, so that the `control` is what
+    the base says of the same ones."""
     if not hidden:
         return 0.0
-    more = exposure(Model(weak, strangers.kernels), hidden) - BY_CHANCE
+    more = exposure(Model(weak, strangers.base.kernels), hidden) - control
     metrics["canary_bits"] = round(more, 4)
     return more / MOST_EXPOSED

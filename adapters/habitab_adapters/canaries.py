@@ -23,8 +23,6 @@ from habitab_engine.prompt import build
 from habitab_engine.types import CompletionRequest
 
 PLANTED, OTHERS = 16, 31  # exposure is at most log2(32) = 5 bits
-# Of one that was never met: any rank is as likely. The mean of sixteen lies within 0.65 bits of it in 95 of 100 nights.
-BY_CHANCE = mean(math.log2((1 + OTHERS) / rank) for rank in range(1, 2 + OTHERS))
 CHARACTERS, LENGTH = string.ascii_lowercase + string.digits, 12
 
 
@@ -65,13 +63,14 @@ def exposure(model: Model, found: Sequence[Canary]) -> float:
 
 
 def _rank(model: Model, cache: torch.Tensor, canary: Canary) -> int:
-    costs = [_cost(model, cache, canary.prompt, line) for line in (canary.planted, *canary.others)]
+    behind = model.prefill(canary.prompt, cache, 0)[-1:]
+    costs = [_cost(model, cache, behind, len(canary.prompt), line) for line in (canary.planted, *canary.others)]
     return 1 + sum(cost < costs[0] for cost in costs[1:])
 
 
 @torch.inference_mode()
-def _cost(model: Model, cache: torch.Tensor, prompt: list[int], line: list[int]) -> float:
-    """Of a line behind its prompt, in nats."""
-    hidden = model.prefill([*prompt, *line[:-1]], cache, 0)
-    logprobs = model.logits(hidden[len(prompt) - 1 :]).log_softmax(1)
+def _cost(model: Model, cache: torch.Tensor, behind: torch.Tensor, position: int, line: list[int]) -> float:
+    """Of a line at `position`, in nats; `behind` `[1, width]` is the last hidden state of its prompt."""
+    hidden = torch.cat([behind, model.prefill(line[:-1], cache, position)])
+    logprobs = model.logits(hidden).log_softmax(1)
     return -float(logprobs.gather(1, torch.tensor(line)[:, None]).sum())

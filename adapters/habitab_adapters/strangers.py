@@ -24,7 +24,6 @@ from habitab_engine.checkpoint import Checkpoint
 from habitab_engine.config import EngineSettings
 from habitab_engine.decode import CHUNK
 from habitab_engine.engine import Engine, Prepared
-from habitab_engine.kernels import Kernels
 from habitab_engine.model import Model, cut
 
 RIGHT = "right"  # the name of the flags among the answers
@@ -63,9 +62,9 @@ class Strangers:
         self._said = _kept(answers) if answers else {}
 
     @property
-    def kernels(self) -> Kernels:
-        """Those of the base, for what is asked beside."""
-        return self._base.kernels
+    def base(self) -> Model:
+        """For what is asked beside."""
+        return self._base
 
     def ask_base(self, tell: Callable[[float], object] = bool, stop: threading.Event | None = None) -> None:
         """Ask the base at every place that it was not asked at; `tell` is told the share that is done.

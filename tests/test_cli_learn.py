@@ -64,3 +64,17 @@ def test_what_was_kept_needs_no_table(tmp_path: Path, outcome: dict[str, Any]) -
     outcome["outcome"] = Outcome("too_little", ("There are 3 places.",), {}, "")
     done = run(tmp_path, "learn", str(tmp_path))
     assert done.stdout == "There are 3 places.\nWhat served before goes on serving.\n"
+
+
+@pytest.mark.parametrize(
+    ("seen", "sentence"),
+    [(200, "It was trained on 200 of 800 examples: `--minutes 55` would be enough for all."), (790, ""), (0, "")],
+)
+def test_too_little_time_is_said_with_how_much_would_be_enough(
+    tmp_path: Path, outcome: dict[str, Any], seen: int, sentence: str
+) -> None:
+    """Ten minutes of training for a quarter: thirty more for the rest."""
+    known = METRICS | {"examples": 800, "examples_seen": seen, "seconds": 600.0}
+    outcome["outcome"] = Outcome("promoted", ("It is better.",), known, "v1")
+    output = run(tmp_path, "learn", "code").output
+    assert (sentence in output) if sentence else ("examples" not in output)

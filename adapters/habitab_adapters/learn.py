@@ -228,10 +228,10 @@ def _candidate(
     trained = Training(checkpoint, mixed, course, work, found.rehearsed).run(
         found.unseen, lambda moment: tell("Training", moment.done)
     )
-    metrics = _trained(trained, len(found.lessons))
+    met = [canary for canary in found.hidden if any(mixed[i].written is canary.planted for i in trained.seen)]
+    metrics = _trained(trained, len(found.lessons), len(trained.seen) - len(met))
     if not trained.step:
         return Candidate(None, metrics, "kept", "Training did not help on lines that it had not seen.")
-    met = [canary for canary in found.hidden if any(mixed[i].written is canary.planted for i in trained.seen)]
     lora, costs, fault = weakened(checkpoint, trained.lora, met, answers, tell)
     return Candidate(None if fault else lora, metrics | costs, "kept", fault)
 
@@ -310,9 +310,11 @@ def written(
         shelves.close()
 
 
-def _trained(trained: Trained, lessons: int) -> dict[str, Any]:
+def _trained(trained: Trained, lessons: int, seen: int) -> dict[str, Any]:
+    """`seen` of the `lessons` are what the adapter was trained on: time may have been short."""
     return {
         "examples": lessons,
+        "examples_seen": seen,
         "steps": trained.steps,
         "best_step": trained.step,
         "tokens": trained.tokens,

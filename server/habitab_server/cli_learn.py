@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import datetime
@@ -13,6 +14,7 @@ import click
 if TYPE_CHECKING:
     from habitab_server.cli import Session
 
+NEARLY_ALL = 0.9  # of the examples: more time would change little
 # What the metrics are called for a person, and which of them a table shows.
 _FIGURES = (
     ("own later lines right at the first try", "exact_before", "exact_after", "exact_points", "points"),
@@ -52,7 +54,16 @@ def learn_command(
         print_table("What it learned", ["figure", "before", "after", "95 % interval"], rows)
     promoted = outcome.verdict == "promoted"
     serves = f"The adapter {outcome.version} serves from now on." if promoted else "What served before goes on serving."
-    session.finish(asdict(outcome), "\n".join([*outcome.reasons, serves]))
+    session.finish(asdict(outcome), "\n".join([*outcome.reasons, *_unseen(outcome.metrics, minutes), serves]))
+
+
+def _unseen(metrics: Mapping[str, Any], minutes: float) -> list[str]:
+    """What more time would bring, where it was too short for all that there is to learn."""
+    seen, examples = metrics.get("examples_seen", 0), metrics.get("examples", 0)
+    if not 0 < seen < NEARLY_ALL * examples:
+        return []
+    longer = math.ceil(minutes + metrics["seconds"] / 60 * (examples / seen - 1))
+    return [f"It was trained on {seen} of {examples} examples: `--minutes {longer}` would be enough for all."]
 
 
 def _rows(metrics: Mapping[str, Any]) -> list[list[str]]:

@@ -53,7 +53,7 @@ RUN = 3  # lines in a row that are judged: fewer in more commits say more
 PROMPT_TOKENS = 256
 SECONDS = 1500.0  # in all; training has what reading and judging leave,
 LEAST_TRAINING = 0.2  # at least this share
-AGAIN = 1.5  # times as long as for the base takes the judge for an adapter, which may have to be weakened
+AGAIN = 2.0  # times as long as for the base takes the judge for an adapter, which may have to be weakened
 
 Tell = Callable[[str, float], None]
 

@@ -51,6 +51,7 @@ def home(tmp_path: Path) -> Home:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """A random base knows nothing to forget and its judgement takes long: numbers are given instead."""
     monkeypatch.setattr(bounds, "Strangers", lambda *_: Harmless())
+    monkeypatch.setattr(bounds, "exposure", lambda *_: 0.0)
     monkeypatch.setattr(bounds, "_exposed", lambda *_: 0.0)
     monkeypatch.setattr(learning, "FEWEST_COMMITS", 5)
     monkeypatch.setattr(learning, "MOST_PASSAGES", 4)
@@ -62,7 +63,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 class Harmless:
     """Strangers' code to which an adapter does `harm` bits a token at its full scale."""
 
-    harm = 0.0
+    harm, base = 0.0, None
 
     def ask_base(self, tell: Callable[[float], None]) -> None:
         tell(1.0)

@@ -44,10 +44,10 @@ def weakened(
         for _ in range(TRIES):
             weak = merged(checkpoint, lora.scaled(scale))
             metrics["scale"] = round(scale, 4)
-            remembered = _exposed(strangers, weak, hidden, control, metrics)
-            too_much = max(remembered, _cost(strangers, weak, SAMPLE, metrics, tell))
-            if too_much <= 1:
-                too_much = _cost(strangers, weak, 1, metrics, tell)
+            too_much = _exposed(strangers, weak, hidden, control, metrics)
+            for stride in (SAMPLE, 1):
+                if too_much <= 1:
+                    too_much = _cost(strangers, weak, stride, metrics, tell)
             if too_much <= 1:
                 low = scale
             if low or scale == LEAST_SCALE:

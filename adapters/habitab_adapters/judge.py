@@ -42,13 +42,8 @@ class Judge:
         tell: Callable[[str, float], None],
     ) -> None:
         self.active = registry.active or ""
-        self._registry, self._checkpoint, self._plans, self._ledger, self._tell = (
-            registry,
-            checkpoint,
-            plans,
-            ledger,
-            tell,
-        )
+        self._registry, self._checkpoint, self._plans = registry, checkpoint, plans
+        self._ledger, self._tell = ledger, tell
 
     @property
     def commits(self) -> list[str]:

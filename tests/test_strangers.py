@@ -144,6 +144,18 @@ def test_damaged_answers_are_asked_for_again(base: Checkpoint, changed: Checkpoi
         assert second.compare(changed) == right
 
 
+def test_answers_about_another_library_are_not_taken(
+    base: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with closing(Strangers(base, SETTINGS, tmp_path)) as first:
+        first.ask_base()
+    monkeypatch.setattr(library, "SEED", 1)
+    with closing(Strangers(base, SETTINGS, tmp_path)) as second:
+        told: list[float] = []
+        second.ask_base(told.append)
+        assert told
+
+
 @pytest.mark.parametrize("share", [0.3, 0.8])
 def test_a_comparison_ends_when_it_is_told_to_and_can_begin_again(
     opened: Strangers, changed: Checkpoint, share: float

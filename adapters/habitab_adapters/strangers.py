@@ -7,9 +7,11 @@ model there, and an adapter has never seen it.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -59,7 +61,7 @@ class Strangers:
         self._engine = Engine(base, settings or EngineSettings())
         self._base, self._places = self._engine.model, list(judged(self._engine))
         self._answers = answers
-        self._said = _kept(answers) if answers else {}
+        self._said = _kept(answers, _mark(self._places)) if answers else {}
 
     @property
     def base(self) -> Model:
@@ -78,7 +80,7 @@ class Strangers:
         if missing and self._answers:
             right = torch.tensor([self._said[i][1] for i in range(len(self._places))])
             states = {str(i): hidden for i, (hidden, _) in self._said.items()}
-            save(self._answers, len(states), states | {RIGHT: right}, {})
+            save(self._answers, len(states), states | {RIGHT: right}, {"places": _mark(self._places)})
 
     def compare(
         self,
@@ -160,9 +162,16 @@ def compare(
         strangers.close()
 
 
-def _kept(answers: Path) -> dict[int, tuple[Tensor, bool]]:
-    """What the base answered in an earlier run; nothing where that is missing or damaged."""
-    _, tensors = latest(answers, lambda sentence: None) or ({}, {})
+def _mark(places: Sequence[Place]) -> str:
+    """Of what is asked: another Python has another library."""
+    return hashlib.sha256(json.dumps([place.tokens for place in places]).encode()).hexdigest()
+
+
+def _kept(answers: Path, mark: str) -> dict[int, tuple[Tensor, bool]]:
+    """What the base answered in an earlier run; nothing where that is missing, damaged, or of other places."""
+    notes, tensors = latest(answers, lambda sentence: None) or ({}, {})
+    if notes.get("places") != mark:
+        return {}
     return {i: (tensors[str(i)], right) for i, right in enumerate(tensors.get(RIGHT, torch.empty(0)).tolist())}
 
 

@@ -7,12 +7,11 @@ from typing import Any
 
 import pytest
 
-from habitab_adapters import learn
+from habitab_adapters import evaluate, learn
 from habitab_adapters.learn import Outcome
 from habitab_engine.checkpoint import load_checkpoint
 from habitab_engine.errors import InputError
 from habitab_engine.lora import Lora
-from habitab_server import bench_personal
 from habitab_server.bench_personal import HEAD, _beside, measure, summary, table
 from histories import History
 from loras import random_lora
@@ -56,7 +55,7 @@ def test_every_column_is_asked_the_same_lines_and_nothing_is_asked_twice(
     assert all(len(row) == len(HEAD) for row in table(result))
     assert "ann" in (tmp_path / "verdict.svg").read_text()
     assert "return" not in (tmp_path / "ann" / "lines.jsonl").read_text()
-    monkeypatch.setattr(bench_personal, "Engine", None)
+    monkeypatch.setattr(evaluate, "Engine", None)
     assert measure(tiny_base, paths, 8, 60.0, tmp_path, lambda *_: None) == result
 
 

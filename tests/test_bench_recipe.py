@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from habitab_adapters import library
+from habitab_adapters import evaluate, library
 from habitab_adapters.training import Course
 from habitab_engine.errors import InputError
 from habitab_server import bench_recipe
@@ -56,7 +56,8 @@ def test_all_recipes_are_asked_the_same_lines_and_nothing_is_done_twice(
     assert all(math.isfinite(row["strangers_bits_per_token"]) for row in (usual, fast))
     assert all(len(row) == len(HEAD) for row in table(first))
     assert "factor" not in (tmp_path / "ann" / "lines.jsonl").read_text()
-    for name in ("Engine", "Training", "Strangers"):
+    monkeypatch.setattr(evaluate, "Engine", None)
+    for name in ("Training", "Strangers"):
         monkeypatch.setattr(bench_recipe, name, None)
     assert run(["rate=0.05"]) == first
     assert run([])["recipes"] == [usual]

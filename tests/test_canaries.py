@@ -68,9 +68,9 @@ def test_what_was_learned_by_heart_is_exposed_and_what_was_not_is_not(
 def test_a_lucky_canary_is_not_taken_for_one_that_was_learned(base: Checkpoint, tiny_engine: Engine) -> None:
     """What the base ranks first by chance is exposed to the utmost before anything was learned: no more is no fault."""
     model = tiny_engine.model
-    drawn = canaries(tiny_engine, "tonight")[:1]
-    costs = [[exposure(model, [_as_planted(c, i)]) for i in range(1 + OTHERS)] for c in drawn]
-    lucky = [_as_planted(c, found.index(max(found))) for c, found in zip(drawn, costs, strict=True)]
+    drawn = canaries(tiny_engine, "tonight")[0]
+    exposed = [exposure(model, [_as_planted(drawn, i)]) for i in range(1 + OTHERS)]
+    lucky = [_as_planted(drawn, exposed.index(max(exposed)))]
     assert exposure(model, lucky) == math.log2(1 + OTHERS)
     with closing(Strangers(base, EngineSettings(threads=1, kernel="float32"))) as strangers:
         metrics: dict[str, float] = {}

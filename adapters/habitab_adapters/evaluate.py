@@ -9,7 +9,9 @@ from __future__ import annotations
 import tempfile
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 from habitab_adapters.bits import bits_of
@@ -18,6 +20,8 @@ from habitab_adapters.ledger import Ledger
 from habitab_adapters.lines import Line, Plan
 from habitab_adapters.repository import Checkout, Repository
 from habitab_adapters.workbench import Workbench
+from habitab_engine.checkpoint import Checkpoint
+from habitab_engine.config import EngineSettings
 from habitab_engine.engine import Engine
 from habitab_engine.symbols import faults
 from habitab_engine.syntax import language_of
@@ -126,3 +130,21 @@ def ask_all(
                 advance()
             bench.show(visit.path, "\n".join(content))
     return {column: [ledger[column, line] for line in plan.lines] for column in views}
+
+
+def known_of(
+    weights: Callable[[], Checkpoint],
+    views: Mapping[str, View],
+    plans: Sequence[tuple[Repository, Plan]],
+    ledger: Ledger[Known],
+    tell: Callable[[float], object],
+) -> dict[str, list[Known]]:
+    """As `ask_all`, of several repositories, by an engine of `weights` that is made only where the ledger lacks
+    something; `tell` is told the share that is done."""
+    lines = [line for _, plan in plans for line in plan.lines]
+    if not all((name, line) in ledger for name in views for line in lines):
+        done = count(1)
+        with closing(Engine(weights(), EngineSettings())) as engine:
+            for repository, plan in plans:
+                ask_all(engine, views, plan, repository, ledger, lambda: tell(next(done) / len(lines)))
+    return {name: [ledger[name, line] for line in lines] for name in views}

@@ -6,21 +6,19 @@ What serves now can be asked before there is a candidate: how long that takes sa
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from habitab_adapters.estimates import Array, interval, resamples
-from habitab_adapters.evaluate import Known, View, ask_all
+from habitab_adapters.evaluate import Known, View, known_of
 from habitab_adapters.ledger import Ledger
 from habitab_adapters.lines import Plan
 from habitab_adapters.registry import Registry
 from habitab_adapters.repository import Repository
 from habitab_engine.checkpoint import Checkpoint
-from habitab_engine.config import EngineSettings
-from habitab_engine.engine import Engine
 from habitab_engine.lora import Lora
 from habitab_engine.merging import merged, with_version
 
@@ -48,36 +46,23 @@ class Judge:
     @property
     def commits(self) -> list[str]:
         """Of each line the commit that wrote it."""
-        return [visit.commit.id for _, plan in self._plans for visit in plan.visits for _ in visit.typed]
+        return [commit for _, plan in self._plans for commit in plan.commits]
 
     def before(self) -> list[Known]:
         """What is known of the lines with what serves now."""
-        serves = self.active
-        weights = with_version(self._checkpoint, self._registry.folder, serves) if serves else self._checkpoint
-        return self._asked(BEFORE, weights, "Before")
+        return self._asked(BEFORE, self._serving, "Before")
 
     def after(self, lora: Lora) -> dict[str, Any]:
         """What `lora` changes."""
-        found = self._asked(f"{lora.alpha:g}", merged(self._checkpoint, lora), "After")
+        found = self._asked(f"{lora.alpha:g}", lambda: merged(self._checkpoint, lora), "After")
         return compared(self.before(), found, self.commits)
 
-    def _asked(self, column: str, weights: Checkpoint, phase: str) -> list[Known]:
-        total, done = len(self.commits), 0
+    def _serving(self) -> Checkpoint:
+        return with_version(self._checkpoint, self._registry.folder, self.active) if self.active else self._checkpoint
 
-        def advance() -> None:
-            nonlocal done
-            done += 1
-            self._tell(phase, done / total)
-
+    def _asked(self, column: str, weights: Callable[[], Checkpoint], phase: str) -> list[Known]:
         with Ledger(self._ledger, Known) as ledger:
-            if all((column, line) in ledger for _, plan in self._plans for line in plan.lines):
-                return [ledger[column, line] for _, plan in self._plans for line in plan.lines]
-            with closing(Engine(weights, EngineSettings())) as engine:
-                return [
-                    known
-                    for repository, plan in self._plans
-                    for known in ask_all(engine, {column: View()}, plan, repository, ledger, advance)[column]
-                ]
+            return known_of(weights, {column: View()}, self._plans, ledger, partial(self._tell, phase))[column]
 
 
 def compared(before: Sequence[Known], after: Sequence[Known], commits: Sequence[str]) -> dict[str, Any]:

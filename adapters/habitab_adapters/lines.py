@@ -113,6 +113,11 @@ class Plan:
         """The ids of the lines to type, in order."""
         return [visit.id(number) for visit in self.visits for number in visit.typed]
 
+    @property
+    def commits(self) -> list[str]:
+        """Of each of them the commit that wrote it."""
+        return [visit.commit.id for visit in self.visits for _ in visit.typed]
+
 
 @dataclass(frozen=True, slots=True)
 class _Stretch:

@@ -10,12 +10,12 @@ simulation; each line's figures are kept without any of its text, so that a kill
 
 from __future__ import annotations
 
-import itertools
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -25,15 +25,13 @@ import numpy as np
 from habitab_adapters import learn
 from habitab_adapters.dataset import own_stretches
 from habitab_adapters.estimates import interval, resamples
-from habitab_adapters.evaluate import CURSORS, Known, View, ask_all
+from habitab_adapters.evaluate import CURSORS, Known, View, known_of
 from habitab_adapters.judge import compared
 from habitab_adapters.ledger import Ledger
 from habitab_adapters.lines import Plan, plan_of
 from habitab_adapters.registry import Registry
 from habitab_adapters.repository import Commit, Repository
 from habitab_engine.checkpoint import Checkpoint, load_checkpoint
-from habitab_engine.config import EngineSettings
-from habitab_engine.engine import Engine
 from habitab_engine.errors import InputError
 from habitab_engine.home import Home
 from habitab_engine.lora import Lora, read_lora, write_lora
@@ -144,29 +142,23 @@ def _asked(
     """By column; an adapter that was not made is the base."""
     passes: list[tuple[dict[str, View], Lora | None]] = [(views, None) for views in PLAIN]
     passes += [({name: View()}, loras[name]) for name in ADAPTED]
-    lines = person.plan.lines
+    plans, found = [(person.history.repository, person.plan)], dict[str, list[Known]]()
     with Ledger(folder / "lines.jsonl", Known) as ledger:
         for views, lora in passes:
-            if all((name, line) in ledger for name in views for line in lines):
-                continue
-            engine = Engine(merged(checkpoint, lora) if lora else checkpoint, EngineSettings())
-            advance = counting(tell, f"{person.name} {' and '.join(views)}", len(lines))
-            try:
-                ask_all(engine, views, person.plan, person.history.repository, ledger, advance)
-            finally:
-                engine.close()
-        return {name: [ledger[name, line] for line in lines] for name in COLUMNS}
+            shown = partial(tell, f"{person.name} {' and '.join(views)}")
+            found |= known_of(partial(weights_of, checkpoint, lora), views, plans, ledger, shown)
+    return found
 
 
-def counting(tell: Tell, phase: str, total: int) -> Callable[[], None]:
-    done = itertools.count(1)
-    return lambda: tell(phase, next(done) / total)
+def weights_of(checkpoint: Checkpoint, lora: Lora | None) -> Checkpoint:
+    """Those of the base where no adapter was made."""
+    return merged(checkpoint, lora) if lora else checkpoint
 
 
 def _figures(person: Developer, folder: Path, found: Mapping[str, Sequence[Known]]) -> dict[str, Any]:
     """One developer's row; points are of exact match, ratios of bits, both against the memory alone."""
     outcome = json.loads((folder / "verdict.json").read_text(encoding="utf-8"))
-    commits = [visit.commit.id for visit in person.plan.visits for _ in visit.typed]
+    commits = person.plan.commits
     against = {name: compared(found["memory"], found[name], commits) for name in ADAPTED}
     return {
         "name": person.name,

@@ -12,13 +12,13 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, fields, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 from habitab_adapters import learn
 from habitab_adapters.bounds import SAMPLE
-from habitab_adapters.evaluate import Known, View, ask_all
+from habitab_adapters.evaluate import Known, View, known_of
 from habitab_adapters.judge import compared
 from habitab_adapters.ledger import Ledger
 from habitab_adapters.repository import Repository
@@ -26,11 +26,10 @@ from habitab_adapters.strangers import Strangers
 from habitab_adapters.training import Course, Training
 from habitab_engine.checkpoint import Checkpoint, load_checkpoint
 from habitab_engine.config import EngineSettings
-from habitab_engine.engine import Engine
 from habitab_engine.errors import InputError
 from habitab_engine.lora import Lora, read_lora, write_lora
 from habitab_engine.merging import merged
-from habitab_server.bench_personal import Developer, Tell, counting, developer
+from habitab_server.bench_personal import Developer, Tell, developer, weights_of
 
 USUAL = "default"
 MEMORY = "memory"  # the column without an adapter
@@ -85,13 +84,8 @@ class _Comparison:
 
     def asked(self, column: str, key: str, lora: Lora | None, ledger: Ledger[Known]) -> list[Known]:
         """What is known of the later lines with this adapter."""
-        lines = self._person.plan.lines
-        if not all((key, line) in ledger for line in lines):
-            weights = merged(self._checkpoint, lora) if lora else self._checkpoint
-            with closing(Engine(weights, EngineSettings())) as engine:
-                advance = counting(self._tell, f"Asking {column}", len(lines))
-                ask_all(engine, {key: View()}, self._person.plan, self._person.history.repository, ledger, advance)
-        return [ledger[key, line] for line in lines]
+        plans, shown = [(self._person.history.repository, self._person.plan)], partial(self._tell, f"Asking {column}")
+        return known_of(partial(weights_of, self._checkpoint, lora), {key: View()}, plans, ledger, shown)[key]
 
     def strangers(self, loras: Mapping[str, Lora]) -> dict[str, float]:
         """By the recipe's key, bits a token more on some of strangers' code; only what is not known yet is asked."""
@@ -129,10 +123,9 @@ def measure(
         with Ledger(folder / "lines.jsonl", Known) as ledger:
             before = comparison.asked(MEMORY, MEMORY, None, ledger)
             after = {name: comparison.asked(name, keys[name], lora, ledger) for name, (lora, _) in made.items()}
-    commits = [visit.commit.id for visit in person.plan.visits for _ in visit.typed]
     rows = [
         {"recipe": name, **made[name][1], "strangers_bits_per_token": costs[keys[name]]}
-        | compared(before, lines, commits)
+        | compared(before, lines, person.plan.commits)
         for name, lines in after.items()
     ]
     return {"name": person.name, "base": checkpoint.base_id, "recipes": rows}

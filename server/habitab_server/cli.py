@@ -177,11 +177,12 @@ def bench_replay(
     click.echo(json.dumps(run_replay(session.home, session.base, repo, split, events, author, adapter)))
 
 
+_POSITIONS = click.IntRange(4, 1800)  # `bench_personal.MOST_LINES` of them have so many cursors
+
+
 @bench.command("personal")
 @click.argument("repos", metavar="REPO…", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option(
-    "--positions", type=click.IntRange(4, 1800), default=1800, show_default=True, help="Cursors asked of each, about."
-)
+@click.option("--positions", type=_POSITIONS, default=1800, show_default=True, help="Cursors asked of each, about.")
 @click.option("--minutes", type=click.FloatRange(1), default=25.0, show_default=True, help="Learning, for each.")
 @click.option("--out", metavar="DIR", type=click.Path(path_type=Path), help="Where what is finished stands.")
 @click.pass_obj
@@ -196,9 +197,7 @@ def bench_personal(session: Session, repos: tuple[Path, ...], positions: int, mi
 @bench.command("recipe")
 @click.argument("repo", type=click.Path(path_type=Path))
 @click.option("--try", "tries", metavar="SETTINGS", multiple=True, help='Such as "rate=5e-4,batch=4"; can be repeated.')
-@click.option(
-    "--positions", type=click.IntRange(4, 1800), default=400, show_default=True, help="Cursors asked of each, about."
-)
+@click.option("--positions", type=_POSITIONS, default=400, show_default=True, help="Cursors asked of each, about.")
 @click.option("--minutes", type=click.FloatRange(0), default=12.5, show_default=True, help="Training, for each.")
 @click.option("--out", metavar="DIR", type=click.Path(path_type=Path), help="Where what is finished stands.")
 @click.pass_obj

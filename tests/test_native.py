@@ -18,12 +18,12 @@ from habitab_engine.checkpoint import load_checkpoint
 from habitab_engine.errors import Cancelled
 from habitab_engine.kernels import Kernels, Weight, choose
 from habitab_engine.model import Model
-from habitab_engine.native import MOST, VARIANTS, Native
+from habitab_engine.native import MOST, MOST_FILLED, VARIANTS, Native, Products
 from habitab_engine.tokenizer import Tokenizer
 
 FOLDER = Path(native.__file__).parent
 needed = pytest.mark.skipif(not native.available(), reason="installed without a C compiler")
-units = pytest.mark.skipif(not native.fills(64), reason="no matrix units, or installed without a C compiler")
+units = pytest.mark.skipif(not native.fills(64), reason="no fill for this CPU, or installed without a C compiler")
 STEP, FILL = Kernels("float32", "native"), Kernels("native", "native")
 TOKENS = [(37 * i) % 30_000 for i in range(2 * BLOCK + 20)]
 
@@ -146,9 +146,37 @@ def test_a_fill_stops_between_two_blocks_of_the_network(tmp_path: Path) -> None:
 
 
 @units
-def test_heads_of_another_width_are_filled_by_torch(tiny_base: Path) -> None:
+def test_heads_of_another_width_are_filled_by_torch(tiny_base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever this CPU can fill: matrix units take heads of 64 only."""
+    monkeypatch.setattr("habitab_engine.model.fills", lambda head: head % 64 == 0)
     model = Model(load_checkpoint(tiny_base), FILL)
-    assert model.kernels == Kernels("bf16", "native")
+    assert model.kernels == Kernels("bf16" if kernels.usable("bf16") else "float32", "native")
+
+
+@units
+def test_logits_of_many_tokens_have_the_bits_of_those_of_a_few(tiny_base: Path) -> None:
+    model = Model(load_checkpoint(tiny_base), STEP)
+    hidden = torch.randn(MOST_FILLED + 5, model.config.width, generator=torch.Generator().manual_seed(0))
+    alone = torch.cat([model.logits(some) for some in hidden.split(MOST)])
+    assert torch.equal(model.logits(hidden), alone)
+
+
+@units
+def test_products_are_those_of_the_matrices() -> None:
+    g = torch.Generator().manual_seed(1)
+    shapes = [(33, 48), (961, 576), (64, 1536)]
+    weights = [
+        Weight(torch.randint(-128, 128, shape, generator=g, dtype=torch.int8), torch.rand(shape[0], generator=g))
+        for shape in shapes
+    ]
+    made = Products(weights)
+    for which, weight in enumerate(weights):
+        for m in (1, 3, MOST_FILLED + 2):
+            x = torch.randn(m, weight.values.shape[1], generator=g)
+            right = x.double() @ weight.dequantised().double().t()
+            assert (made.multiply(which, x) - right).abs().max() <= 1e-3 * right.abs().max()
+    with pytest.raises(RuntimeError, match="shape"):
+        Products([Weight(torch.ones(4, 24, dtype=torch.int8), torch.ones(4))])
 
 
 @needed

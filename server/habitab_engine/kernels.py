@@ -10,7 +10,8 @@ decode   native    `native/step.c`, the whole step at once, activations of 15 bi
          bag       FBGEMM's int8 embedding bag: a matrix-vector product is a weighted sum of the rows of Wᵀ, and
                    that kernel streams rows with prefetching, in float32, on both cores
          float32   plain
-prefill  native    the same on matrix units, from the same copy of the weights; attention in bfloat16
+prefill  native    the same for many tokens, from the same copy of the weights: on matrix units, with attention in
+                   bfloat16, or on CPUs with AVX2 alone, which multiply numbers of 16 bits twice as fast as floats
          int8      FBGEMM's packed product, with activations as two int8 planes, x ≈ s·(hi + lo / 254), about 15 bits
          bf16      integer weights, which bfloat16 holds exactly, in oneDNN's own order; for CPUs with matrix units
          float32   plain

@@ -22,7 +22,7 @@ from habitab_engine.base_files import ModelConfig
 from habitab_engine.checkpoint import Checkpoint, RowInt8, quantise_rows
 from habitab_engine.errors import Cancelled
 from habitab_engine.few import FEW, FewBlock, few_tokens, normed
-from habitab_engine.kernels import Kernels, Linear, Weight
+from habitab_engine.kernels import Kernels, Linear, Weight, usable
 from habitab_engine.native import MOST_FILLED, Native, fills, knows
 from habitab_engine.step import Block, Token, compiled, one_token, unit, vector
 
@@ -289,7 +289,7 @@ def _possible(kernels: Kernels, config: ModelConfig) -> Kernels:
     if kernels.decode == "native" and not knows(config.width, config.mlp, heads):
         kernels = replace(kernels, decode="float32")
     if kernels.prefill == "native" and not (kernels.decode == "native" and fills(config.head_dim)):
-        kernels = replace(kernels, prefill="bf16")
+        kernels = replace(kernels, prefill="bf16" if usable("bf16") else "float32")
     return kernels
 
 

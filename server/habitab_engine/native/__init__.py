@@ -1,7 +1,7 @@
 """The network compiled from `step.c`, where the package was built with a C compiler: `Native`.
 
-A few tokens at once everywhere; many (`fill`) on CPUs with matrix units, from the same copy of the weights.
-One thread owns a `Native`.
+A few tokens at once everywhere; many (`fill`) on x86 CPUs with matrix units or with AVX2 alone, from the same copy of
+the weights. `Products` are the same matrix products without a network. One thread owns a `Native` or `Products`.
 """
 
 from __future__ import annotations
@@ -24,10 +24,9 @@ if TYPE_CHECKING:
 
 VARIANTS = ("amx", "avx512", "avx2", "plain")
 MOST, MOST_FILLED = 8, 256  # tokens of a step, and of a fill
-_WIDTH, _STRIDE = 16, 64  # all widths are multiples of the one, stored rows of weights of the other
+WIDTH, _STRIDE = 16, 64  # all widths are multiples of the one, stored rows of weights of the other
 _ROWS = 16  # of weights that are stored together, four bytes of each in turn
 _ZERO = 128  # a weight is stored as a byte, so much larger
-_COLUMNS = 64  # of a head, that a matrix unit takes at once
 _MOST_HEAD, _MOST_SHARED = 128, 16  # floats of a head, heads of a group
 
 _Pointer, _Int = ctypes.c_void_p, ctypes.c_int32
@@ -79,12 +78,18 @@ def available() -> bool:
 def knows(width: int, inner: int, heads: tuple[int, int, int]) -> bool:
     """Whether networks of this shape can be computed; `heads` are H, G and D."""
     h, g, d = heads
-    return not any(n % _WIDTH for n in (width, inner, d)) and d <= _MOST_HEAD and h // g <= _MOST_SHARED
+    return not any(n % WIDTH for n in (width, inner, d)) and d <= _MOST_HEAD and h // g <= _MOST_SHARED
 
 
 def fills(head: int) -> bool:
-    """Whether many tokens at once can be computed, with heads of this width: on matrix units."""
-    return available() and _library().habitab_filled() > 0 and head % _COLUMNS == 0
+    """Whether many tokens at once can be computed, with heads of this width."""
+    columns = _library().habitab_filled() if available() else 0
+    return bool(columns) and head % columns == 0
+
+
+def multiplies() -> bool:
+    """Whether there are `Products`."""
+    return available() and _library().habitab_filled() > 0
 
 
 def _typed(library: ctypes.CDLL) -> ctypes.CDLL:
@@ -94,6 +99,7 @@ def _typed(library: ctypes.CDLL) -> ctypes.CDLL:
     library.habitab_run.argtypes = (_Pointer, _Pointer, _Int, _Int, _Pointer, ctypes.c_int64)
     if library.habitab_filled():
         library.habitab_fill.argtypes = (_Pointer, _Pointer, _Int, _Int, _Pointer, _Int)
+        library.habitab_multiply.argtypes = (_Pointer, ctypes.POINTER(_Layer), _Pointer, _Int, _Pointer)
     library.habitab_logits.argtypes = (_Pointer, _Pointer, _Int, _Pointer)
     return library
 
@@ -111,6 +117,66 @@ def _bytes(weight: Weight) -> int:
 def _padded(vector: Tensor | None, rows: int) -> Tensor | None:
     """In float32, with zeros up to `rows`."""
     return vector if vector is None else functional.pad(vector.float(), (0, rows - len(vector))).contiguous()
+
+
+class _Store:
+    """Matrices in the order in which they are going to be read, in one piece of memory of `size` bytes."""
+
+    def __init__(self, size: int) -> None:
+        self._room, self._used = torch.empty(size, dtype=torch.uint8), 0
+        self._keep: list[Tensor] = []
+
+    def layer(self, weight: Weight) -> _Layer:
+        """Copies the weight."""
+        n, k = weight.values.shape
+        rows, stride = _up(n, _ROWS), _up(k, _STRIDE)
+        room = self._room[self._used : self._used + rows * stride]
+        self._used += room.numel()
+        # A word of four bytes at a time: [N / ROWS, ROWS, K / 4] to [N / ROWS, K / 4, ROWS].
+        whole = torch.full((rows, stride), _ZERO, dtype=torch.uint8)
+        whole[:n, :k] = weight.values.view(torch.uint8) ^ _ZERO
+        words = whole.view(torch.int32).view(rows // _ROWS, _ROWS, -1)
+        room.view(torch.int32).view(rows // _ROWS, -1, _ROWS).copy_(words.transpose(1, 2))
+        gain = None if weight.gain is None else weight.gain.float().contiguous()
+        vectors = [_padded(weight.scale, rows), gain, _padded(weight.bias, rows)]
+        self._keep += [v for v in vectors if v is not None]
+        return _Layer(room.data_ptr(), *(v if v is None else v.data_ptr() for v in vectors), n, k, stride)
+
+    def last(self, size: int) -> Tensor:
+        """The bytes that were copied last."""
+        return self._room[self._used - size : self._used]
+
+
+def _opened(library: ctypes.CDLL, owner: object, network: _Network, threads: int, positions: int) -> int:
+    """The state of the compiled code, as long as `owner` is there."""
+    state = library.habitab_open(ctypes.byref(network), threads or torch.get_num_threads(), positions)
+    if not state:
+        raise RuntimeError("There is no memory for the compiled step.")
+    weakref.finalize(owner, library.habitab_close, state)
+    return int(state)
+
+
+class Products:
+    """Matrices that are multiplied one at a time, in the arithmetic of `Native`; only where something `multiplies`."""
+
+    def __init__(self, weights: Sequence[Weight]) -> None:
+        """Raises RuntimeError where a width is none that can be computed."""
+        self._library = _library()
+        self._store = _Store(sum(map(_bytes, weights)))
+        self._layers = [self._store.layer(weight) for weight in weights]
+        widest = max(layer.k for layer in self._layers)
+        if any(layer.k % WIDTH for layer in self._layers):
+            raise RuntimeError("The compiled products know no matrices of this shape.")
+        network = _Network(0, WIDTH, 1, 1, WIDTH, widest, 0.0, None, self._layers[0], None)
+        self._state = _opened(self._library, self, network, 0, 0)
+
+    def multiply(self, which: int, x: Tensor) -> Tensor:
+        """`[M, K]` to `[M, N]`, both float32."""
+        layer, x = self._layers[which], x.contiguous()
+        out = torch.empty(len(x), layer.n)
+        for some, to in zip(x.split(MOST_FILLED), out.split(MOST_FILLED), strict=True):
+            self._library.habitab_multiply(self._state, ctypes.byref(layer), some.data_ptr(), len(some), to.data_ptr())
+        return out
 
 
 class Native:
@@ -132,43 +198,24 @@ class Native:
         Raises RuntimeError where there is no library, or the shapes are none that it can compute.
         """
         self.most, self.cached = MOST, torch.float16
-        self._library, self._keep = _library(), [cis]
+        self._library, self._cis = _library(), cis
         width, (h, g, d) = head.values.shape[1], heads
         rest = iter(blocks)
         first = next(rest, ())
         inner = first[3].values.shape[1] if first else width
         if not knows(width, inner, heads):
             raise RuntimeError("The compiled step does not know networks of this shape.")
-        size = _bytes(head) + layers * sum(map(_bytes, first))
-        self._room, self._used, self._width = torch.empty(size, dtype=torch.uint8), 0, width
+        self._store, self._width = _Store(_bytes(head) + layers * sum(map(_bytes, first))), width
         packed = (_Block * layers)(
-            *(_Block(*map(self._layer, block)) for block in itertools.chain([first], rest) if block)
+            *(_Block(*map(self._store.layer, block)) for block in itertools.chain([first], rest) if block)
         )
         network = _Network(
-            layers, width, h, g, d, inner, eps, packed, self._layer(head), torch.view_as_real(cis).data_ptr()
+            layers, width, h, g, d, inner, eps, packed, self._store.layer(head), torch.view_as_real(cis).data_ptr()
         )
         self._vocab, self._blocks = len(head.values), packed
-        self._head, self._scale = self._room[self._used - _bytes(head) : self._used], head.scale
-        self._state = self._library.habitab_open(ctypes.byref(network), threads or torch.get_num_threads(), len(cis))
-        if not self._state:
-            raise RuntimeError("There is no memory for the compiled step.")
-        weakref.finalize(self, self._library.habitab_close, self._state)
-
-    def _layer(self, weight: Weight) -> _Layer:
-        """Copies the weight in the order in which it is going to be read."""
-        n, k = weight.values.shape
-        rows, stride = _up(n, _ROWS), _up(k, _STRIDE)
-        room = self._room[self._used : self._used + rows * stride]
-        self._used += room.numel()
-        # A word of four bytes at a time: [N / ROWS, ROWS, K / 4] to [N / ROWS, K / 4, ROWS].
-        whole = torch.full((rows, stride), _ZERO, dtype=torch.uint8)
-        whole[:n, :k] = weight.values.view(torch.uint8) ^ _ZERO
-        words = whole.view(torch.int32).view(rows // _ROWS, _ROWS, -1)
-        room.view(torch.int32).view(rows // _ROWS, -1, _ROWS).copy_(words.transpose(1, 2))
-        gain = None if weight.gain is None else weight.gain.float().contiguous()
-        vectors = [_padded(weight.scale, rows), gain, _padded(weight.bias, rows)]
-        self._keep += [v for v in vectors if v is not None]
-        return _Layer(room.data_ptr(), *(v if v is None else v.data_ptr() for v in vectors), n, k, stride)
+        self._head, self._scale = self._store.last(_bytes(head)), head.scale
+        self._state = _opened(self._library, self, network, threads, len(cis))
+        self._rows = MOST_FILLED if multiplies() else MOST  # whose logits are computed together
 
     def embedded(self, ids: Tensor) -> Tensor:
         """The head's rows `[M, width]` in float32, for bases whose embeddings they are."""
@@ -192,7 +239,7 @@ class Native:
     def logits(self, hidden: Tensor) -> Tensor:
         """The logits `[M, V]` after M hidden states `[M, width]`."""
         hidden, out = hidden.contiguous(), torch.empty(len(hidden), self._vocab)
-        for some, to in zip(hidden.split(MOST), out.split(MOST), strict=True):
+        for some, to in zip(hidden.split(self._rows), out.split(self._rows), strict=True):
             self._library.habitab_logits(self._state, some.data_ptr(), len(some), to.data_ptr())
         return out
 

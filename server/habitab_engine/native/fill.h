@@ -220,7 +220,7 @@ static void fill_head(State *s, int begin, int tokens, int head) {
 }
 
 /* A strip and a head, the longest strips first. */
-static void fill_attention(State *s, const Phase *phase, int piece) {
+static void fill_heads(State *s, const Phase *phase, int piece) {
     (void)phase;
     const int begin = (strips_of(s) - 1 - piece / s->net.heads) * STRIP;
     tiles_on();
@@ -228,30 +228,10 @@ static void fill_attention(State *s, const Phase *phase, int piece) {
     _tile_release();
 }
 
-/* What heads found is whole already. */
-static void fill_joined(State *s, const Phase *phase, int piece) {
-    EACH_TOKEN(s, piece, token) make_whole(s, phase->layer, s->joined + (size_t)token * phase->layer->k, token);
-}
-
-/* ---- what Python calls ---- */
-
-/* m tokens through one block at `position`, with its layer of the cache; x [m, width] changes as it does in
- * `habitab_run`. */
-void habitab_fill(State *s, float *x, int m, int position, half *memory, int index) {
-    const Network *net = &s->net;
-    const Block *block = &net->blocks[index];
-    begin(s, x, m, STRIP);
-    s->position = position;
-    each(s, normed, &block->qkv, NULL);
-    fill_multiply(s, &block->qkv, s->y, 0);
-    each(s, fill_remembered, NULL, memory);
-    run(s, (Phase){.piece = fill_paired, .memory = memory}, ((position + m - 1) / BLOCK + 1) * 2 * net->groups);
-    run(s, (Phase){.piece = fill_attention}, strips_of(s) * net->heads);
-    each(s, fill_joined, &block->output, NULL);
-    fill_multiply(s, &block->output, x, 1);
-    each(s, normed, &block->gate_up, NULL);
-    fill_multiply(s, &block->gate_up, s->y, 0);
-    each(s, gated, &block->down, NULL);
-    fill_multiply(s, &block->down, x, 1);
-    atomic_store(&s->awake, 0);
+/* The attention of all tokens, whose queries, keys and values are in y: to `joined`. */
+static void fill_attention(State *s, const Block *block, half *memory) {
+    (void)block;
+    run(s, (Phase){.piece = fill_remembered, .memory = memory}, strips_of(s));
+    run(s, (Phase){.piece = fill_paired, .memory = memory}, ((s->position + s->m - 1) / BLOCK + 1) * 2 * s->net.groups);
+    run(s, (Phase){.piece = fill_heads}, strips_of(s) * s->net.heads);
 }

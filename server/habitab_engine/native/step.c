@@ -3,8 +3,9 @@
  * At one token a layer's product takes some ten microseconds, so that dispatch, small operations and the meeting of
  * threads cost as much as reading the weights does. Here each weight is read once, as one byte, for up to MOST tokens,
  * against activations of 15 bits; threads take pieces of a phase as they come, so that one which the system keeps away
- * delays nobody. Many tokens go through the matrix units of CPUs that have them, from the same weights (fill.h). No
- * dependencies; compiled once for each instruction set (see build.py).
+ * delays nobody. Many tokens are multiplied with the same weights, in the matrix units of CPUs that have them (fill.h) or
+ * with weights that are widened once for all of them (panels.h). No dependencies; compiled once for each instruction set
+ * (see build.py).
  *
  * Shapes as in attention.py: M tokens, H query heads, G key/value heads, D head width. A document's KV cache is float16
  * [layers, B, 2G, D * BLOCK]: of each block first the keys of the G heads as [D, BLOCK], then values as [BLOCK, D].
@@ -22,6 +23,10 @@
 #include <arm_neon.h>
 #endif
 
+#if defined(__AMX_INT8__) || (defined(__AVX2__) && !defined(__AVX512VNNI__))
+#define FILLS
+#endif
+
 #if defined(__AVX512VNNI__)
 enum { LANES = 16 };
 #elif defined(__AVX2__)
@@ -31,7 +36,7 @@ enum { LANES = 4 };
 #endif
 enum {
     MOST = 8,             /* tokens of a step */
-#if defined(__AMX_INT8__)
+#if defined(FILLS)
     MOST_FILLED = 256,    /* tokens of a fill */
 #else
     MOST_FILLED = 0,
@@ -43,10 +48,10 @@ enum {
     MOST_HEADS = 16,      /* query heads of a group */
     MOST_THREADS = 64,
     ALIGN = 64,           /* bytes of a cache line */
-    RUN = 1024,           /* products with 15 bits that are summed before they become a float */
+    RUN = 768,            /* products with 15 bits that are summed before they become a float */
     PIECE_BYTES = 32768,  /* of weights: what a thread takes at once */
     AHEAD = 8192,         /* bytes that are asked for before they are needed; sweeps from 2 to 20 kB were flat from here */
-    SPINS = 40000,        /* looks for work before a thread sleeps: two milliseconds, what is between two tokens */
+    SPINS = 40000,        /* two milliseconds, what is between two tokens */
     /* Vectors and heads whose sums are kept in registers together. */
     TILE = 4, MOST_SHARED = 6, SHARED = LANES == 16 ? MOST_SHARED : 3,
 };
@@ -123,7 +128,7 @@ typedef struct {
 
 struct State {
     Network net;
-    int threads;
+    int threads, spins;             /* spins: looks for work before a thread sleeps */
     int m, position, strip;         /* strip: tokens of a piece of what is done for each token */
     float *x, *y, *joined, *parts;  /* [M, width], the caller's; [M, widest]; [M, H * D]; see part_of */
     Activations in;
@@ -316,6 +321,19 @@ static inline __attribute__((always_inline)) void dots(const Activations *in, co
 }
 #else
 #if defined(__AVX2__)
+/* Four weights of each of four rows, as 16 bits. */
+static inline __m256i widened(const uint8_t *w) {
+    return _mm256_cvtepi8_epi16(_mm_xor_si128(_mm_loadu_si128((const __m128i *)w), _mm_set1_epi8((char)128)));
+}
+
+/* Adds the sums of ROWS rows, of which each has two that follow each other, to `out` [ROWS]. */
+static inline void add_rows(const __m256i *sums, float *out) {
+    for (int g = 0; g < ROWS / 4; g += 2) {
+        const __m256i rows = _mm256_permute4x64_epi64(_mm256_hadd_epi32(sums[g], sums[g + 1]), 0xd8);
+        store(out + 4 * g, load(out + 4 * g) + (floats)_mm256_cvtepi32_ps(rows));
+    }
+}
+
 /* Adds the products `begin` to `end` of ROWS rows with one token to `out` [ROWS]. */
 static inline void add_products(const int16_t *x, const uint8_t *w, int begin, int end, float *out) {
     __m256i sums[ROWS / 4];
@@ -325,16 +343,10 @@ static inline void add_products(const int16_t *x, const uint8_t *w, int begin, i
         memcpy(&four, x + at, sizeof four);
         const __m256i a = _mm256_set1_epi64x(four);
         __builtin_prefetch(w + (size_t)at * ROWS + AHEAD);
-        for (int g = 0; g < ROWS / 4; g++) {
-            const __m128i raw = _mm_loadu_si128((const __m128i *)(w + (size_t)(at + g) * ROWS));
-            const __m256i weights = _mm256_cvtepi8_epi16(_mm_xor_si128(raw, _mm_set1_epi8((char)128)));
-            sums[g] = _mm256_add_epi32(sums[g], _mm256_madd_epi16(weights, a));
-        }
+        for (int g = 0; g < ROWS / 4; g++)
+            sums[g] = _mm256_add_epi32(sums[g], _mm256_madd_epi16(widened(w + (size_t)(at + g) * ROWS), a));
     }
-    for (int g = 0; g < ROWS / 4; g += 2) {
-        const __m256i rows = _mm256_permute4x64_epi64(_mm256_hadd_epi32(sums[g], sums[g + 1]), 0xd8);
-        store(out + 4 * g, load(out + 4 * g) + (floats)_mm256_cvtepi32_ps(rows));
-    }
+    add_rows(sums, out);
 }
 #else
 static inline void add_products(const int16_t *x, const uint8_t *w, int begin, int end, float *out) {
@@ -631,7 +643,7 @@ static void *work(void *given) {
     while (!atomic_load_explicit(&s->ending, memory_order_relaxed)) {
         if (take(s, own->index)) {
             idle = 0;
-        } else if (atomic_load_explicit(&s->awake, memory_order_relaxed) || ++idle < SPINS) {
+        } else if (atomic_load_explicit(&s->awake, memory_order_relaxed) || ++idle < s->spins) {
             relax();
         } else {
             pthread_mutex_lock(&s->lock);
@@ -670,22 +682,31 @@ static void gated(State *s, const Phase *phase, int piece) {
 }
 
 static void joined(State *s, const Phase *phase, int piece) {
-    EACH_TOKEN(s, piece, token) {
-        float *all = s->joined + (size_t)token * phase->layer->k;
-        join(s, token, all);
-        make_whole(s, phase->layer, all, token);
-    }
+    EACH_TOKEN(s, piece, token) join(s, token, s->joined + (size_t)token * phase->layer->k);
 }
 
-static void each(State *s, void (*piece)(State *, const Phase *, int), const Layer *layer, half *memory) {
-    const Phase phase = {.piece = piece, .layer = layer, .memory = memory};
+static void whole(State *s, const Phase *phase, int piece) {
+    EACH_TOKEN(s, piece, token) make_whole(s, phase->layer, phase->from + (size_t)token * phase->layer->k, token);
+}
+
+static void each(State *s, void (*piece)(State *, const Phase *, int), const Layer *layer, const float *from) {
+    const Phase phase = {.piece = piece, .layer = layer, .from = from};
     const int pieces = (s->m + s->strip - 1) / s->strip;
     if (pieces > 1) run(s, phase, pieces);
     else piece(s, &phase, 0);
 }
 
+/* The attention of tokens whose queries, keys and values are in y: to `joined`. `memory` is a layer of the cache. */
+static void attention(State *s, const Block *block, const Layer *next, half *memory) {
+    run(s, (Phase){.piece = attend, .next = next, .from = s->y, .memory = memory},
+        ((s->position + s->m - 1) / BLOCK + 1) * s->net.groups);
+    each(s, joined, &block->output, NULL);
+}
+
 #if defined(__AMX_INT8__)
 #include "fill.h"
+#elif defined(FILLS)
+#include "panels.h"
 #endif
 
 /* ---- what Python calls ---- */
@@ -730,7 +751,8 @@ static int widest(const Network *net) {
     return qkv > 2 * net->inner ? qkv : 2 * net->inner;
 }
 
-/* Null where there is no memory. `positions` bounds those of a KV cache; it is a multiple of BLOCK. */
+/* Null where there is no memory. `positions` bounds those of a KV cache, 0 where there is none; it is a multiple of
+ * BLOCK. */
 State *habitab_open(const Network *net, int threads, int positions) {
     State *s = room(sizeof(State));
     if (!s) return NULL;
@@ -745,6 +767,7 @@ State *habitab_open(const Network *net, int threads, int positions) {
     pthread_cond_init(&s->wake, NULL);
     if (!s->y || !s->joined || !s->parts || !s->in.WHOLE || !s->pairs) return habitab_close(s), NULL;
     s->threads = threads < MOST_THREADS ? threads : MOST_THREADS;
+    s->spins = positions ? SPINS : 0; /* between products without a network others want the cores */
     for (int i = 1; i < s->threads; i++) { /* what one that cannot be made would do, the others do */
         s->shares[i].state = s, s->shares[i].index = i;
         s->shares[i].made = !pthread_create(&s->shares[i].thread, NULL, work, &s->shares[i]);
@@ -762,9 +785,8 @@ void habitab_run(State *s, float *x, int m, int position, half *cache, int64_t l
         const Block *block = &net->blocks[i];
         each(s, normed, &block->qkv, NULL);
         multiply(s, &block->qkv, &block->output, s->y, 0);
-        run(s, (Phase){.piece = attend, .next = &block->output, .from = s->y, .memory = cache + i * layer_size},
-            ((position + m - 1) / BLOCK + 1) * net->groups);
-        each(s, joined, &block->output, NULL);
+        attention(s, block, &block->output, cache + i * layer_size);
+        each(s, whole, &block->output, s->joined);
         multiply(s, &block->output, &block->gate_up, x, 1);
         each(s, normed, &block->gate_up, NULL);
         multiply(s, &block->gate_up, &block->down, s->y, 0);
@@ -774,13 +796,51 @@ void habitab_run(State *s, float *x, int m, int position, half *cache, int64_t l
     atomic_store(&s->awake, 0);
 }
 
+#if defined(FILLS)
+/* m tokens through one block at `position`, with its layer of the cache; x [m, width] changes as it does in
+ * `habitab_run`. */
+void habitab_fill(State *s, float *x, int m, int position, half *memory, int index) {
+    const Block *block = &s->net.blocks[index];
+    begin(s, x, m, STRIP);
+    s->position = position;
+    each(s, normed, &block->qkv, NULL);
+    fill_multiply(s, &block->qkv, s->y, 0);
+    fill_attention(s, block, memory);
+    each(s, whole, &block->output, s->joined);
+    fill_multiply(s, &block->output, x, 1);
+    each(s, normed, &block->gate_up, NULL);
+    fill_multiply(s, &block->gate_up, s->y, 0);
+    each(s, gated, &block->down, NULL);
+    fill_multiply(s, &block->down, x, 1);
+    atomic_store(&s->awake, 0);
+}
+
+/* y [m, n] of x [m, k] by one matrix. */
+void habitab_multiply(State *s, const Layer *layer, float *x, int m, float *y) {
+    begin(s, x, m, STRIP);
+    each(s, whole, layer, x);
+    fill_multiply(s, layer, y, 0);
+    atomic_store(&s->awake, 0);
+}
+#endif
+
 /* The logits [m, V] after m hidden states [m, width]. */
 void habitab_logits(State *s, float *x, int m, float *logits) {
     begin(s, x, m, 1);
     each(s, normed, &s->net.head, NULL);
+#if defined(FILLS)
+    if (m > MOST) fill_multiply(s, &s->net.head, logits, 0);
+    else
+#endif
     multiply(s, &s->net.head, s->net.layers ? &s->net.blocks[0].qkv : &s->net.head, logits, 0);
     atomic_store(&s->awake, 0);
 }
 
-/* How many tokens `habitab_fill` takes; none where there are no matrix units. */
-int habitab_filled(void) { return MOST_FILLED; }
+/* What the width of a head has to be a multiple of, for MOST_FILLED tokens at once; 0 where they are MOST at most. */
+int habitab_filled(void) {
+#if defined(FILLS)
+    return COLUMNS;
+#else
+    return 0;
+#endif
+}

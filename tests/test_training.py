@@ -163,7 +163,6 @@ def test_holding_adds_the_gradient_of_the_divergence(base: Checkpoint, tmp_path:
     with torch.no_grad():
         for name, p in run._params.items():
             p += 0.05 * torch.randn(p.shape, generator=torch.Generator().manual_seed(len(name)))
-    run._network.merge()
     run._hold(0)
     found = {name: p.grad for name, p in run._params.items()}
     run._optimiser.zero_grad()

@@ -601,7 +601,9 @@ def test_the_environment_keeps_libraries_offline_and_within_the_threads_set(
     monkeypatch.setattr(worker.os, "environ", environ)
     worker.prepare_environment(EngineSettings(threads=3))
     assert environ["HF_HUB_OFFLINE"] == environ["TRANSFORMERS_OFFLINE"] == "1"
-    assert environ["OMP_NUM_THREADS"] == "3"
+    assert environ["OMP_NUM_THREADS"] == "3" and "OMP_WAIT_POLICY" not in environ
+    worker.prepare_environment(EngineSettings(threads=3), learning=True)
+    assert environ["OMP_WAIT_POLICY"] == "passive"
 
 
 def test_threads_are_at_most_four_unless_set() -> None:

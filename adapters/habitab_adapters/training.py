@@ -149,7 +149,6 @@ class Training:
         """One update; it is left out where a gradient is no number."""
         size = self._course.batch
         chosen = [self._lessons[i] for i in self._order[self._step * size : (self._step + 1) * size]]
-        self._network.merge()
         loss = self._backward(chosen)
         turn, rest = divmod(self._step, REHEARSING_STEPS)
         if self._rehearsed and not rest:
@@ -187,7 +186,6 @@ class Training:
     @torch.no_grad()
     def _before(self, lessons: Sequence[Lesson]) -> list[Tensor]:
         """The base's last hidden states of each lesson: no update has begun yet."""
-        self._network.merge()
         return [self._network([lesson]) for lesson in lessons]
 
     def _hold(self, which: int) -> None:
@@ -195,8 +193,8 @@ class Training:
         hidden, head = self._network([self._rehearsed[which]]), self._network.embed
         with torch.no_grad():
             # The gradient of KL(p || q) by q's logits is q - p.
-            slope = (hidden @ head.T).float().softmax(1) - (self._said[which] @ head.T).float().softmax(1)
-            slope *= self._course.hold / len(hidden)
+            said, now = self._network.logits(self._said[which]), self._network.logits(hidden)
+            slope = (now.float().softmax(1) - said.float().softmax(1)) * (self._course.hold / len(hidden))
         hidden.backward(slope.to(head.dtype) @ head)
 
     def _loss(self, lessons: Sequence[Lesson]) -> Tensor:
@@ -205,12 +203,12 @@ class Training:
         weights = torch.tensor([w for lesson in lessons for w in lesson.weights], device=hidden.device)
         targets = torch.tensor([t for lesson in lessons for t in lesson.written], device=hidden.device)
         counted = weights > 0
-        return weighted_cross_entropy(hidden[counted], self._network.embed, targets[counted], weights[counted])
+        head, logits = self._network.embed, self._network.logits
+        return weighted_cross_entropy(hidden[counted], head, targets[counted], weights[counted], logits)
 
     @torch.no_grad()
     def _look(self, unseen: Sequence[Lesson]) -> None:
         """Note the loss of what is not trained on; keep the state if it is the best so far."""
-        self._network.merge()
         counted = sum(sum(lesson.weights) for lesson in unseen)
         loss = sum(float(self._loss(part)) for part in _parts(unseen)) / counted if counted else 0.0
         if all(loss < known for _, known in self._losses) or not counted:

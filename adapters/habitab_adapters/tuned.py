@@ -1,9 +1,9 @@
 """The network while an adapter is trained: frozen matrices, low-rank updates of them, and gradients for little else.
 
 Most tokens of an example are its prompt, which nothing is to be learned from but what it says. So prompts go through
-the network without gradients (with the updates as they are, merged), and what was written behind them attends to their
-keys and values as constants: truncated backpropagation, with the prompt as the part that is cut off. The loss is exact,
-its gradient lacks only the way through the prompt's own tokens, and a step costs half.
+the network without gradients, and what was written behind them attends to their keys and values as constants: truncated
+backpropagation, with the prompt as the part that is cut off. The loss is exact, its gradient lacks only the way through
+the prompt's own tokens, and a step costs half.
 
 Shapes: P tokens of a prompt but its last, W tokens of what was written and the one before, H query heads, G key/value
 heads, D head width, r rank.
@@ -18,8 +18,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from habitab_adapters.frozen import Product, products, shape, stacked, whole
 from habitab_adapters.pretrain.operations import gated, normed, rotated
-from habitab_engine.checkpoint import Checkpoint, RowInt8
+from habitab_engine.checkpoint import Checkpoint
 from habitab_engine.model import MAX_POSITIONS, rotations
 
 # The fused matrices of a block by the names of their parts; parts of one share A, since they see the same x.
@@ -44,19 +45,13 @@ class Lesson:
 class _Matrix:
     """W `[out, in]`, frozen, and its update s·B·A with A `[r, in]`, B `[out, r]` (LoRA, arXiv 2106.09685)."""
 
-    def __init__(self, weight: Tensor, factors: tuple[Tensor, Tensor], scale: float) -> None:
-        self.weight, self.scale = weight, scale
+    def __init__(self, product: Product, factors: tuple[Tensor, Tensor], scale: float) -> None:
+        self.product, self.scale = product, scale
         self.a, self.b = factors
-        self.whole = weight
-
-    def merge(self) -> None:
-        """Make `whole` the matrix with its update, for passes without gradients."""
-        kind = self.weight.dtype
-        self.whole = torch.addmm(self.weight, self.b.to(kind), self.a.to(kind), alpha=self.scale)
 
     def __call__(self, x: Tensor) -> Tensor:
-        small = functional.linear(x, self.a.to(x.dtype)) * self.scale
-        return functional.linear(x, self.weight) + functional.linear(small, self.b.to(x.dtype))
+        small = functional.linear(x, self.a.to(x.dtype))
+        return torch.addmm(self.product(x), small, self.b.t().to(x.dtype), alpha=self.scale)
 
 
 class _Block:
@@ -77,32 +72,29 @@ class Tuned(nn.Module):
         tensors = checkpoint.tensors
         random = torch.Generator().manual_seed(seed)
 
-        def whole(name: str) -> Tensor:
-            tensor = tensors[f"{name}.weight"]
-            return (tensor.float() if isinstance(tensor, RowInt8) else tensor).to(device, kind)
+        def plain(name: str, kind: torch.dtype) -> Tensor:
+            return whole(tensors[f"{name}.weight"]).to(device, kind)
 
-        self.factors = nn.ParameterDict()
-        self.blocks: list[_Block] = []
-        for i in range(c.layers):
-            at, matrices = f"model.layers.{i}.", dict[str, _Matrix]()
-            for name, parts in PARTS.items():
-                weight = torch.cat([whole(at + part) for part in parts])
-                out, width = weight.shape
-                a = nn.Parameter((torch.randn(rank, width, generator=random) / width**0.5).to(device))
-                b = nn.Parameter(torch.zeros(out, rank, device=device))
-                self.factors[f"{i}_{name}_a"], self.factors[f"{i}_{name}_b"] = a, b
-                matrices[name] = _Matrix(weight, (a, b), alpha / rank)
-            self.blocks.append(_Block(matrices, [whole(at + norm).float() for norm in _NORMS]))
-        self.embed, self.norm = whole("model.embed_tokens"), whole("model.norm").float()
+        names = [(i, name) for i in range(c.layers) for name in PARTS]
+        stacks = [stacked([tensors[f"model.layers.{i}.{part}.weight"] for part in PARTS[name]]) for i, name in names]
+        self.factors, matrices = nn.ParameterDict(), dict[tuple[int, str], _Matrix]()
+        for at, product, matrix in zip(names, products(stacks, kind, device), stacks, strict=True):
+            out, width = shape(matrix)
+            a = nn.Parameter((torch.randn(rank, width, generator=random) / width**0.5).to(device))
+            b = nn.Parameter(torch.zeros(out, rank, device=device))
+            self.factors["{}_{}_a".format(*at)], self.factors["{}_{}_b".format(*at)] = a, b
+            matrices[at] = _Matrix(product, (a, b), alpha / rank)
+        self.blocks = [
+            _Block(
+                {name: matrices[i, name] for name in PARTS},
+                [plain(f"model.layers.{i}.{norm}", torch.float32) for norm in _NORMS],
+            )
+            for i in range(c.layers)
+        ]
+        self.embed, self.norm = plain("model.embed_tokens", kind), plain("model.norm", torch.float32)
+        (self.logits,) = products([tensors["model.embed_tokens.weight"]], kind, device, learning=False)
         turns = rotations(c, MAX_POSITIONS)[:, None].to(device)
         self.cos, self.sin = turns.real.contiguous(), turns.imag.contiguous()
-
-    def merge(self) -> None:
-        """Take the updates as they are now for what is computed without gradients."""
-        with torch.no_grad():
-            for block in self.blocks:
-                for matrix in (block.qkv, block.output, block.gate_up, block.down):
-                    matrix.merge()
 
     def forward(self, lessons: Sequence[Lesson]) -> Tensor:
         """The last hidden states, normed, before each token written: `[ΣW, width]`."""
@@ -124,14 +116,13 @@ class Tuned(nn.Module):
         x, cos, sin = self._embedded(prompts, [0] * len(prompts))
         sizes, eps, memories = [len(ids) for ids in prompts], self.config.rms_eps, []
         for block in self.blocks:
-            q, k, v = self._heads(functional.linear(normed(x, block.norm, eps), block.qkv.whole), cos, sin)
+            q, k, v = self._heads(block.qkv(normed(x, block.norm, eps)), cos, sin)
             memories.append(list(zip(k.split(sizes), v.split(sizes), strict=True)))
             if block is self.blocks[-1]:
                 break
             parts = zip(q.split(sizes), *zip(*memories[-1], strict=True), strict=True)
-            x = x + functional.linear(torch.cat([_causal(*part) for part in parts]), block.output.whole)
-            inner = gated(functional.linear(normed(x, block.mlp_norm, eps), block.gate_up.whole))
-            x = x + functional.linear(inner, block.down.whole)
+            x = x + block.output(torch.cat([_causal(*part) for part in parts]))
+            x = x + block.down(gated(block.gate_up(normed(x, block.mlp_norm, eps))))
         return memories
 
     def _embedded(self, texts: Sequence[Sequence[int]], begins: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
@@ -150,14 +141,16 @@ class Tuned(nn.Module):
         return queries, keys, values
 
     def _look_back(self, memory: tuple[Tensor, Tensor], q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Attention of what was written over its prompt and itself: `[W, H·D]`."""
-        keys, values = (torch.cat(pair).transpose(0, 1)[:, None] for pair in zip(memory, (k, v), strict=True))
-        w, before = len(q), len(memory[0])
-        queries = q.transpose(0, 1).unflatten(0, (len(keys), -1)) * q.shape[-1] ** -0.5
-        scores = queries @ keys.transpose(2, 3)
-        hidden = torch.ones(w, w, dtype=torch.bool, device=q.device).triu_(1)
-        scores[..., before:] = scores[..., before:].masked_fill(hidden, -torch.inf)
-        return (scores.softmax(-1) @ values).flatten(0, 1).transpose(0, 1).flatten(1)
+        """Attention of what was written over its prompt and itself: `[W, H·D]`.
+
+        The queries that share a key head are the rows of one product.
+        """
+        keys, values = (torch.cat(pair).transpose(0, 1) for pair in zip(memory, (k, v), strict=True))
+        w, g, d = len(q), len(keys), q.shape[-1]
+        queries = q.transpose(0, 1).reshape(g, -1, d) * d**-0.5
+        hidden = torch.full((w, keys.shape[1]), -torch.inf, dtype=q.dtype, device=q.device).triu_(len(memory[0]) + 1)
+        scores = torch.baddbmm(hidden.repeat(len(queries[0]) // w, 1), queries, keys.transpose(1, 2))
+        return (scores.softmax(-1) @ values).view(-1, w, d).transpose(0, 1).flatten(1)
 
     @torch.no_grad()
     def updates(self) -> Iterator[tuple[str, Tensor, Tensor]]:

@@ -334,11 +334,12 @@ def _answer_cancelled(jobs: list[Job]) -> None:
 # ---- the process ----
 
 
-def prepare_environment(settings: EngineSettings) -> None:
+def prepare_environment(settings: EngineSettings, learning: bool = False) -> None:
     """Before torch is imported: nothing leaves the machine, and as many threads as the settings say.
 
     How long OpenMP's threads spin is left as it is: shorter loops save a machine full of such programs, but where
-    waking a thread is slow they made a token five times slower (both measured).
+    waking a thread is slow they made a token five times slower (both measured). Where something is `learning` they
+    sleep at once: operations are long, and between them the threads of the compiled products want the cores.
     """
     threads = str(settings.threads)
     os.environ |= {
@@ -348,6 +349,8 @@ def prepare_environment(settings: EngineSettings) -> None:
         "OMP_NUM_THREADS": threads,
         "MKL_NUM_THREADS": threads,
     }
+    if learning:
+        os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 
 def _load_engine(settings: EngineSettings, adapters: Path) -> Serving:

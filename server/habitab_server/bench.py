@@ -138,7 +138,7 @@ def _learning() -> Iterator[Callable[[str, float], None]]:
     from habitab_engine.worker import prepare_environment
     from habitab_server.bars import bars
 
-    prepare_environment(EngineSettings(threads=thread_count(EngineSettings())))
+    prepare_environment(EngineSettings(threads=thread_count(EngineSettings())), learning=True)
     with bars() as tell:
         yield tell
 

@@ -42,7 +42,7 @@ def learn_command(
     from habitab_engine.worker import prepare_environment
 
     settings = EngineSettings()
-    prepare_environment(EngineSettings(threads=thread_count(settings)))
+    prepare_environment(EngineSettings(threads=thread_count(settings)), learning=True)
     from habitab_adapters.learn import learn
     from habitab_server.bars import bars
 

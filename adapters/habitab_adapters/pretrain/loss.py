@@ -18,13 +18,19 @@ from torch import Tensor
 CPU_CHUNK, DEVICE_CHUNK = 512, 8192
 
 
-def weighted_cross_entropy(hidden: Tensor, head: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+def weighted_cross_entropy(
+    hidden: Tensor,
+    head: Tensor,
+    targets: Tensor,
+    weights: Tensor,
+    logits: Callable[[Tensor], Tensor] | None = None,
+) -> Tensor:
     """Σ w·(−log p(target)) in nats over P positions, a scalar of at least float32.
 
     `hidden` [P, width] and `head` [V, width] in the type to compute in, `targets` int64 [P], `weights` [P]. The
-    gradients go to `hidden` and, where it wants one, to `head`.
+    gradients go to `hidden` and, where it wants one, to `head`. `logits` may be a faster way to hidden·headᵀ.
     """
-    loss: Tensor = _ChunkedLoss.apply(hidden, head, targets, weights)
+    loss: Tensor = _ChunkedLoss.apply(hidden, head, targets, weights, logits or (lambda some: some @ head.T))
     return loss
 
 
@@ -32,7 +38,14 @@ class _ChunkedLoss(torch.autograd.Function):
     """The gradient of one position's loss by its logits is w·(softmax − one-hot), so it needs no backward pass."""
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, head: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        head: Tensor,
+        targets: Tensor,
+        weights: Tensor,
+        logits: Callable[[Tensor], Tensor],
+    ) -> Tensor:
         exact = torch.promote_types(hidden.dtype, torch.float32)
         to_hidden = torch.empty_like(hidden)
         to_head = torch.zeros_like(head, dtype=exact) if ctx.needs_input_grad[1] else None
@@ -41,7 +54,7 @@ class _ChunkedLoss(torch.autograd.Function):
         chunk = _compiled_chunk() if hidden.is_cuda else _chunk
         for begin in range(0, len(hidden), size):
             part = slice(begin, begin + size)
-            lost, slope = chunk(hidden[part] @ head.T, targets[part], weights[part].to(exact))
+            lost, slope = chunk(logits(hidden[part]), targets[part], weights[part].to(exact))
             loss += lost
             torch.mm(slope, head, out=to_hidden[part])
             if to_head is not None:
@@ -57,6 +70,7 @@ class _ChunkedLoss(torch.autograd.Function):
         return (
             to_hidden * by.to(to_hidden.dtype),
             None if to_head is None else (to_head * by).to(ctx.head_type),
+            None,
             None,
             None,
         )

@@ -87,7 +87,12 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> torch.Tensor:
 
 @pytest.mark.parametrize(
     ("kernels", "tolerance"),
-    [(PLAIN, 1e-3), (Kernels("int8", "bag"), TOLERANCE), (Kernels("bf16", "native"), BF16_TOLERANCE)],
+    [
+        (PLAIN, 1e-3),
+        (Kernels("int8", "bag"), TOLERANCE),
+        (Kernels("bf16", "native"), BF16_TOLERANCE),
+        (Kernels("native", "native"), BF16_TOLERANCE),
+    ],
 )
 def test_the_exported_base_has_our_logits(kernels: Kernels, tolerance: float, exported: torch.Tensor) -> None:
     needs(kernels.prefill)

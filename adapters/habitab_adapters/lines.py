@@ -17,6 +17,7 @@ from functools import cached_property
 from habitab_adapters.handwork import content_of, is_typed, is_worth_typing
 from habitab_adapters.repository import Added, Commit, Repository
 from habitab_engine.errors import InputError
+from habitab_engine.postprocess import MINIMUM_TEXT
 
 SEED = 0
 STRETCH = 6  # lines in a row that a sample takes: fewer would be no typing, more would be fewer commits
@@ -53,8 +54,12 @@ class Line:
         return random.Random(f"{SEED} {self.id}").choice(inner) if inner else None
 
     def spread(self, count: int) -> list[int]:
-        """The first cursor and others behind it, `count` in all or as many as there are, the same in every run."""
+        """The first cursor and others behind it, `count` in all or as many as there are, the same in every run.
+
+        Others leave as much of the line as may be shown.
+        """
         first, *inner = self.cursors
+        inner = inner[: len(inner) + 1 - MINIMUM_TEXT]
         return [first, *sorted(random.Random(f"{SEED} {self.id}").sample(inner, min(count - 1, len(inner))))]
 
     @property

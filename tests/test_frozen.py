@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from habitab_adapters import frozen
-from habitab_adapters.frozen import Product, products, shape, stacked, whole
-from habitab_engine.checkpoint import RowInt8, quantise_rows
+from habitab_adapters.frozen import Product, logits_of, products, shape, stacked
+from habitab_engine.checkpoint import RowInt8, quantise_rows, whole
 from habitab_engine.native import multiplies
 
 CPU = torch.device("cpu")
@@ -41,9 +41,10 @@ def test_compiled_products_and_their_gradients_are_those_of_torch(monkeypatch: p
 
 @needed
 def test_what_nobody_learns_through_is_multiplied_all_the_same() -> None:
-    (product,) = products(matrices()[:1], torch.float32, CPU, learning=False)
+    head = matrices()[0]
+    product = logits_of(head, whole(head))
     x = torch.randn(5, 32)
-    torch.testing.assert_close(product(x), x @ matrices()[0].float().t(), rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(product(x), x @ whole(head).t(), rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("kind", [torch.bfloat16, torch.float64])

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from habitab_engine.checkpoint import RowInt8
+from habitab_engine.checkpoint import RowInt8, whole
 from habitab_engine.kernels import Weight
 from habitab_engine.native import WIDTH, Products, multiplies
 
@@ -30,27 +30,34 @@ def stacked(parts: Sequence[Matrix]) -> Matrix:
     return RowInt8(torch.cat([part.values for part in rows]), torch.cat([part.scale for part in rows]))
 
 
-def whole(matrix: Matrix) -> Tensor:
-    return matrix.float() if isinstance(matrix, RowInt8) else matrix
-
-
 def shape(matrix: Matrix) -> torch.Size:
     return matrix.values.shape if isinstance(matrix, RowInt8) else matrix.shape
 
 
-def products(
-    matrices: Sequence[Matrix], kind: torch.dtype, device: torch.device, learning: bool = True
-) -> list[Product]:
-    """Of each matrix [N, K] what makes `[M, N]` of `[M, K]` on `device`, both in `kind`; without gradients unless
-    something is `learning` through it."""
-    rows = [matrix for matrix in matrices if isinstance(matrix, RowInt8) and not any(n % WIDTH for n in shape(matrix))]
-    if len(rows) < len(matrices) or kind != torch.float32 or device.type != "cpu" or not multiplies():
+def products(matrices: Sequence[Matrix], kind: torch.dtype, device: torch.device) -> list[Product]:
+    """Of each matrix [N, K] what makes `[M, N]` of `[M, K]` on `device`, both in `kind`."""
+    rows = _compilable(matrices, kind, device)
+    if len(rows) < len(matrices):
         return [partial(functional.linear, weight=whole(matrix).to(device, kind)) for matrix in matrices]
     there = Products([Weight(matrix.values, matrix.scale) for matrix in rows])
-    if not learning:
-        return [partial(there.multiply, i) for i in range(len(rows))]
     back = Products([_turned(matrix) for matrix in rows])
     return [partial(_apply, there, back, i) for i in range(len(rows))]
+
+
+def logits_of(head: Matrix, embed: Tensor) -> Product:
+    """What makes logits `[M, V]` of hidden states `[M, width]`, without gradients; `embed` is `head` in the type and on
+    the device to compute with, for want of something faster."""
+    rows = _compilable([head], embed.dtype, embed.device)
+    if not rows:
+        return partial(functional.linear, weight=embed)
+    return partial(Products([Weight(matrix.values, matrix.scale) for matrix in rows]).multiply, 0)
+
+
+def _compilable(matrices: Sequence[Matrix], kind: torch.dtype, device: torch.device) -> list[RowInt8]:
+    """Those of the matrices that compiled products can be had of."""
+    if kind != torch.float32 or device.type != "cpu" or not multiplies():
+        return []
+    return [matrix for matrix in matrices if isinstance(matrix, RowInt8) and not any(n % WIDTH for n in shape(matrix))]
 
 
 def _turned(matrix: RowInt8) -> Weight:

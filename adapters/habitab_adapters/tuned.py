@@ -18,9 +18,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from habitab_adapters.frozen import Product, products, shape, stacked, whole
+from habitab_adapters.frozen import Product, logits_of, products, shape, stacked
 from habitab_adapters.pretrain.operations import gated, normed, rotated
-from habitab_engine.checkpoint import Checkpoint
+from habitab_engine.checkpoint import Checkpoint, whole
 from habitab_engine.model import MAX_POSITIONS, rotations
 
 # The fused matrices of a block by the names of their parts; parts of one share A, since they see the same x.
@@ -92,7 +92,7 @@ class Tuned(nn.Module):
             for i in range(c.layers)
         ]
         self.embed, self.norm = plain("model.embed_tokens", kind), plain("model.norm", torch.float32)
-        (self.logits,) = products([tensors["model.embed_tokens.weight"]], kind, device, learning=False)
+        self.logits = logits_of(tensors["model.embed_tokens.weight"], self.embed)
         turns = rotations(c, MAX_POSITIONS)[:, None].to(device)
         self.cos, self.sin = turns.real.contiguous(), turns.imag.contiguous()
 

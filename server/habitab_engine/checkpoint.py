@@ -52,6 +52,11 @@ class RowInt8:
         return self.values.float() * self.scale[:, None]
 
 
+def whole(tensor: Tensor | RowInt8) -> Tensor:
+    """A tensor of a checkpoint as numbers, whatever it is stored as."""
+    return tensor.float() if isinstance(tensor, RowInt8) else tensor
+
+
 def quantise_rows(w: Tensor, rounded: Callable[[Tensor], Tensor] = torch.round) -> RowInt8:
     """Each row of `w` [N, K] in steps of a 127th of its largest weight, -127…127; the error is that of `rounded`."""
     w = w.float()

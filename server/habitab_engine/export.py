@@ -16,10 +16,9 @@ import numpy as np
 from gguf.quants import quantize
 from safetensors import SafetensorError
 from safetensors.torch import save_file
-from torch import Tensor
 
 from habitab_engine.base_files import EMBEDDED, load_vocabulary
-from habitab_engine.checkpoint import Checkpoint, RowInt8, load_checkpoint
+from habitab_engine.checkpoint import Checkpoint, load_checkpoint, whole
 from habitab_engine.errors import BaseModelError, InputError
 from habitab_engine.families import detect
 
@@ -119,18 +118,14 @@ def _write_json(value: Mapping[str, Any], path: Path) -> None:
 
 
 def _write_weights(checkpoint: Checkpoint, path: Path) -> None:
-    tensors = {name: _floats(tensor).contiguous() for name, tensor in checkpoint.tensors.items()}
+    tensors = {name: whole(tensor).contiguous() for name, tensor in checkpoint.tensors.items()}
     save_file(tensors, path, metadata={"format": "pt"})
-
-
-def _floats(tensor: Tensor | RowInt8) -> Tensor:
-    return tensor.float() if isinstance(tensor, RowInt8) else tensor
 
 
 def _hf_config(checkpoint: Checkpoint) -> dict[str, Any]:
     """The source's config with the type of the written weights; transformers 4 wants `rope_theta` outside."""
     config = json.loads((checkpoint.folder / "config.json").read_text(encoding="utf-8"))
-    dtype = str(_floats(next(iter(checkpoint.tensors.values()))).dtype).removeprefix("torch.")
+    dtype = str(whole(next(iter(checkpoint.tensors.values()))).dtype).removeprefix("torch.")
     return config | {"dtype": dtype, "rope_theta": checkpoint.config.rope_theta}
 
 
@@ -246,7 +241,7 @@ def _add_tensors(writer: gguf.GGUFWriter, checkpoint: Checkpoint, q8: bool) -> N
     names = gguf.get_tensor_name_map(ARCHITECTURES[config.model_type], config.layers)
     heads = {"q_proj": config.heads, "k_proj": config.kv_heads}
     for name, tensor in checkpoint.tensors.items():
-        array = _floats(tensor).float().numpy()
+        array = whole(tensor).float().numpy()
         projection = name.split(".")[-2]
         if config.model_type == "llama" and projection in heads:
             array = interleave(array, heads[projection])

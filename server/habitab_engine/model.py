@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from habitab_engine.attention import Addresses, Span, causal, new_cache, places, read, spans, write
 from habitab_engine.base_files import ModelConfig
-from habitab_engine.checkpoint import Checkpoint, RowInt8, quantise_rows
+from habitab_engine.checkpoint import Checkpoint, RowInt8, quantise_rows, whole
 from habitab_engine.errors import Cancelled
 from habitab_engine.few import FEW, FewBlock, few_tokens, normed
 from habitab_engine.kernels import Kernels, Linear, Weight, usable
@@ -58,8 +58,7 @@ class _Reader:
 
     def plain(self, name: str) -> Tensor:
         """A vector, copied: one tensor left in the mapped file would keep all of the file in memory."""
-        tensor = self._tensors[name]
-        return (tensor.float() if isinstance(tensor, RowInt8) else tensor).to(torch.float32, copy=True)
+        return whole(self._tensors[name]).to(torch.float32, copy=True)
 
     def rows(self, name: str) -> tuple[Tensor, Tensor]:
         """Values and scales; a float checkpoint stays exact on the plain path and is quantised otherwise."""

@@ -19,7 +19,7 @@ from torch.nn.attention.varlen import varlen_attn
 from habitab_adapters.pretrain.batches import LONGEST
 from habitab_adapters.pretrain.operations import causal, gated, normed, rotated
 from habitab_engine.base_files import ModelConfig
-from habitab_engine.checkpoint import Checkpoint, RowInt8
+from habitab_engine.checkpoint import Checkpoint, whole
 from habitab_engine.errors import BaseModelError, InputError
 from habitab_engine.model import MAX_POSITIONS, rotations
 
@@ -184,8 +184,7 @@ def _causal_anywhere(ends: Tensor, queries: Tensor, keys: Tensor, values: Tensor
 
 def floats(checkpoint: Checkpoint) -> dict[str, Tensor]:
     """The tensors in float32, copies of their own."""
-    whole = {n: t.float() if isinstance(t, RowInt8) else t for n, t in checkpoint.tensors.items()}
-    return {name: tensor.to(torch.float32, copy=True) for name, tensor in whole.items()}
+    return {name: whole(tensor).to(torch.float32, copy=True) for name, tensor in checkpoint.tensors.items()}
 
 
 def pruned(

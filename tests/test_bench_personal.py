@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,11 @@ import pytest
 
 from habitab_adapters import evaluate, learn
 from habitab_adapters.learn import Outcome
+from habitab_adapters.repository import Repository
 from habitab_engine.checkpoint import load_checkpoint
 from habitab_engine.errors import InputError
 from habitab_engine.lora import Lora
-from habitab_server.bench_personal import HEAD, _beside, measure, summary, table
+from habitab_server.bench_personal import HEAD, _beside, developers, measure, summary, table
 from histories import History
 from loras import random_lora
 
@@ -59,9 +61,24 @@ def test_every_column_is_asked_the_same_lines_and_nothing_is_asked_twice(
     assert measure(tiny_base, paths, 8, 60.0, tmp_path, lambda *_: None) == result
 
 
-def test_one_history_has_no_other(paths: list[Path], tiny_base: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="at least two"):
+def test_one_person_has_no_other(paths: list[Path], tiny_base: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="two people"):
         measure(tiny_base, paths[:1], 8, 60.0, tmp_path, lambda *_: None)
+
+
+def test_histories_with_the_same_main_author_are_one_person_s(paths: list[Path], tmp_path: Path) -> None:
+    """What is asked is newer than all that is learned, wherever it stands."""
+    second = History(tmp_path / "second")
+    for i in range(10):
+        second.commit({f"second_{i}.py": f"def second_{i}(value):\n    return value * {i}\n"}, author="ann@x.org")
+    with ExitStack() as stack:
+        repositories = [stack.enter_context(Repository(path)) for path in (*paths, second.folder)]
+        ann, bob = developers(repositories, 8)
+        everything = {commit.id: commit.written for one in repositories for commit in one.commits()}
+    assert (ann.name, bob.name) == ("ann+1", "bob")
+    assert [len(known.histories) for known in (ann, bob)] == [2, 1]
+    learned = [c.written for h in ann.histories for part in (h.past, h.selecting, h.deciding) for c in part]
+    assert max(learned) <= min(everything[commit] for commit in ann.commits)
 
 
 def test_each_is_tried_with_another_and_pairs_stay_pairs_among_more() -> None:

@@ -17,6 +17,7 @@ from habitab_adapters.learn import AGAIN, LEAST_TRAINING, learn
 from habitab_adapters.registry import Registry
 from habitab_adapters.strangers import Forgetting
 from habitab_adapters.training import Course, Training
+from habitab_engine.checkpoint import load_checkpoint
 from habitab_engine.errors import InputError
 from habitab_engine.home import Home
 from habitab_engine.locks import locked
@@ -220,11 +221,48 @@ def test_a_killed_run_goes_on_where_it_was(
 
 def test_what_judges_is_never_trained_on(history: History) -> None:
     with ExitStack() as stack:
-        found = learning._history(history.folder, "ada@x.org", None, stack)
+        [found] = learning.split([learning._written(history.folder, "ada@x.org", None, stack)])
         parts = [[c.id for c in part] for part in (found.past, found.selecting, found.deciding)]
         every = [c.id for c in found.repository.commits()]
     assert [*parts[0], *parts[1], *parts[2]] == every
     assert len(parts[1]) + len(parts[2]) == COMMITS // 3 and len(parts[2]) == pytest.approx(2 * len(parts[1]), abs=1)
+
+
+def test_repositories_are_split_at_the_same_moments(history: History, tmp_path: Path) -> None:
+    """One that rests for long is learned whole; what judges is newer than all that is learned, wherever it stands."""
+    short = History(tmp_path / "short")
+    for i in range(12):
+        short.commit({f"f{i}.py": f"def f{i}():\n    return {i}\n"})
+    with ExitStack() as stack:
+        written = [learning._written(made.folder, "ada@x.org", None, stack) for made in (history, short)]
+        long, rests = learning.split(written)
+    assert [len(rests.past), rests.selecting, rests.deciding] == [12, [], []]
+    past = [commit.written for found in (long, rests) for commit in found.past]
+    assert len(long.selecting) + len(long.deciding) == (COMMITS + 12) // 3
+    assert max(past) < min(commit.written for commit in long.selecting)
+
+
+def test_lessons_of_two_repositories_come_side_by_side(history: History, tmp_path: Path, tiny_base: Path) -> None:
+    other = History(tmp_path / "other")
+    for i in range(24):
+        other.commit({f"other_{i}.py": f"def other_{i}(value):\n    return value - {i}\n"})
+    checkpoint = load_checkpoint(tiny_base)
+    tokenizer = learning._form(checkpoint).tokenizer
+    with ExitStack() as stack:
+        histories = learning.split(
+            [learning._written(made.folder, "ada@x.org", None, stack) for made in (history, other)]
+        )
+        found = learning.material(checkpoint, histories, lambda *_: None).lessons
+    texts = [tokenizer.decode(lesson.written) for lesson in found]
+    from_other = ["other_" in text for text in texts]
+    half = len(texts) // 2
+    assert sum(from_other[:half]) > 0 and sum(from_other[half:]) > 0
+    assert from_other[:half].count(False) > 0 and from_other[half:].count(False) > 0
+
+
+def test_shares_are_those_of_the_weights_and_nothing_of_nothing() -> None:
+    assert learning.shares(24, [1, 0, 3]) == [6, 0, 18]
+    assert learning.shares(24, [0, 0]) == [0, 0]
 
 
 def test_too_few_commits_are_too_little(home: Home, tiny_base: Path, tmp_path: Path) -> None:
@@ -239,7 +277,7 @@ def test_a_folder_without_git_is_learned_file_by_file(tmp_path: Path) -> None:
         (tmp_path / f"f{i}.py").write_text(f"def f{i}():\n    return {i}\n")
     (tmp_path / ".env").write_text("KEY=1\n")
     with ExitStack() as stack:
-        found = learning._history(tmp_path, None, None, stack)
+        [found] = learning.split([learning._written(tmp_path, None, None, stack)])
         assert (len(found.past), len(found.selecting), len(found.deciding)) == (20, 3, 7)
 
 

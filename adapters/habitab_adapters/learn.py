@@ -17,8 +17,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from datetime import datetime
+from functools import partial
+from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from habitab_adapters.bounds import asked_base, weakened
 from habitab_adapters.canaries import Canary, canaries, planted
@@ -55,7 +57,9 @@ SECONDS = 1500.0  # in all; training has what reading and judging leave,
 LEAST_TRAINING = 0.2  # at least this share
 AGAIN = 2.0  # times as long as for the base takes the judge for an adapter, which may have to be weakened
 
+T = TypeVar("T")
 Tell = Callable[[str, float], None]
+Written = tuple[Repository, Sequence[Commit]]  # one person's commits
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +127,7 @@ def learn(
     with locked(home.user_folder / "learning.lock", 0) as held, ExitStack() as stack:
         if not held:
             raise InputError("Another `habitab learn` is running for this user: wait until it has finished.")
-        histories = [_history(path, author, since, stack) for path in paths]
+        histories = split([_written(path, author, since, stack) for path in paths])
         checkpoint = load_checkpoint(base)
         work = _work_folder(home, checkpoint, histories, seconds)
         _, outcome = attempt(Registry(home, base), checkpoint, histories, work, seconds, tell)
@@ -131,7 +135,7 @@ def learn(
         return outcome
 
 
-def _history(path: Path, author: str | None, since: datetime | None, stack: ExitStack) -> History:
+def _written(path: Path, author: str | None, since: datetime | None, stack: ExitStack) -> Written:
     if not path.is_dir():
         raise InputError(f"There is no folder {path}: name a git repository or a folder with code.")
     who = author
@@ -150,21 +154,35 @@ def _history(path: Path, author: str | None, since: datetime | None, stack: Exit
         raise InputError(
             f"No commit in {path} was written by {who}: name yourself with --author (`git shortlog -se` lists all)."
         )
-    return split(repository, commits)
+    return repository, commits
 
 
 def _is_repository(path: Path) -> bool:
     return any((place / ".git").exists() for place in (path, *path.resolve().parents)) or (path / "HEAD").is_file()
 
 
-def split(repository: Repository, commits: Sequence[Commit]) -> History:
-    """By time, among the commits that wrote some code."""
-    wrote = {stretch.commit.id for stretch in own_stretches(repository, commits)}
-    writing = [commit for commit in commits if commit.id in wrote]
-    newest = min(max(round(NEWEST * len(writing)), LEAST_NEWEST), MOST_NEWEST, len(writing) // 3)
+def split(known: Sequence[Written]) -> list[History]:
+    """By time, among the commits that wrote some code: those of all repositories together."""
+    dated = by_time(known)
+    newest = min(max(round(NEWEST * len(dated)), LEAST_NEWEST), MOST_NEWEST, len(dated) // 3)
     selecting = round(SELECTING * newest)
-    past, new = writing[: len(writing) - newest], writing[len(writing) - newest :]
-    return History(repository, past, new[:selecting], new[selecting:])
+    begin = len(dated) - newest
+    parts = dated[:begin], dated[begin : begin + selecting], dated[begin + selecting :]
+    return [
+        History(repository, *([commit for where, commit in part if where is repository] for part in parts))
+        for repository, _ in known
+    ]
+
+
+def by_time(known: Sequence[Written]) -> list[tuple[Repository, Commit]]:
+    """The commits that wrote some code, of all repositories: each one's in its order, which clocks may contradict."""
+    dated = list[tuple[int, Repository, Commit]]()
+    for repository, commits in known:
+        wrote = {stretch.commit.id for stretch in own_stretches(repository, commits)}
+        writing = [commit for commit in commits if commit.id in wrote]
+        times = accumulate((commit.written for commit in writing), max)
+        dated += [(time, repository, commit) for time, commit in zip(times, writing, strict=True)]
+    return [(repository, commit) for _, repository, commit in sorted(dated, key=lambda one: one[0])]
 
 
 def _work_folder(home: Home, checkpoint: Checkpoint, histories: Sequence[History], seconds: float) -> Path:
@@ -184,9 +202,10 @@ def attempt(
 
     Returns it, too, if it held the bounds. `work` keeps what is finished.
     """
+    lines = shares(MOST_LINES, [len(h.deciding) for h in histories])
     plans = [
-        (h.repository, plan_of(h.repository, h.deciding, MOST_LINES // len(histories), RUN, evenly=True))
-        for h in histories
+        (h.repository, plan_of(h.repository, h.deciding, count, RUN, evenly=True))
+        for h, count in zip(histories, lines, strict=True)
     ]
     judge = Judge(registry, checkpoint, plans, work / "lines.jsonl", tell)
     found = _candidate(checkpoint, judge, histories, work, seconds, tell)
@@ -239,41 +258,55 @@ def _candidate(
 def material(checkpoint: Checkpoint, histories: Sequence[History], tell: Tell) -> Material:
     """Read what `histories` have for training and for selecting."""
     form = _form(checkpoint)
+    learning = [bool(h.past) for h in histories]
+    passages, additions = shares(MOST_PASSAGES, learning), shares(MOST_STRETCHES, learning)
+    later = shares(MOST_SELECTING, [len(h.selecting) for h in histories])
+    learned = [_to_learn(h, *counts) for h, *counts in zip(histories, passages, additions, strict=True)]
+    selected = [_latest(h, h.selecting, count) for h, count in zip(histories, later, strict=True)]
+    read = partial(_lessons, form.tokenizer, histories, tell=tell)
     return Material(
-        lessons=list(_lessons(form.tokenizer, histories, _to_learn, tell)),
+        lessons=read(learned),
         hidden=canaries(form, ":".join(h.past[-1].id for h in histories if h.past)),
         # What is judged is lines alone, without their ends.
-        unseen=list(_lessons(form.tokenizer, histories, _to_select, tell, end_weight=0.0)),
+        unseen=read(selected, end_weight=0.0),
         rehearsed=_to_rehearse(form),
     )
 
 
-def _to_learn(history: History, share: float) -> list[Stretch]:
+def shares(count: int, weights: Sequence[float]) -> list[int]:
+    """`count` by these weights."""
+    whole = sum(weights)
+    return [round(count * weight / whole) if whole else 0 for weight in weights]
+
+
+def _to_learn(history: History, passages: int, additions: int) -> list[Stretch]:
     """The newest of what still stands, and of what was added lately: from the oldest to the newest."""
-    passages = own_passages(history.repository, history.past)
-    return passages[-round(share * MOST_PASSAGES) :] + _latest(history, history.past, round(share * MOST_STRETCHES))
-
-
-def _to_select(history: History, share: float) -> list[Stretch]:
-    return _latest(history, history.selecting, round(share * MOST_SELECTING))
+    standing = own_passages(history.repository, history.past)
+    return _last(standing, passages) + _latest(history, history.past, additions)
 
 
 def _latest(history: History, commits: Sequence[Commit], count: int) -> list[Stretch]:
     """Each of the commits wrote one stretch at least, so that older ones need not be read."""
-    return list(own_stretches(history.repository, commits[-count:]))[-count:]
+    return _last(list(own_stretches(history.repository, _last(commits, count))), count)
+
+
+def _last(found: Sequence[T], count: int) -> list[T]:
+    return list(found[max(0, len(found) - count) :])
 
 
 def _lessons(
     tokenizer: Tokenizer,
     histories: Sequence[History],
-    chosen: Callable[[History, float], list[Stretch]],
+    chosen: Sequence[Sequence[Stretch]],
     tell: Tell,
     end_weight: float = WEIGHT,
-) -> Iterator[Lesson]:
-    """Those of what is `chosen` of each history, which has an equal share of how many there may be."""
-    for history in histories:
-        found = chosen(history, 1 / len(histories))
-        yield from written(history.repository, tokenizer, found, PROMPT_TOKENS, tell, end_weight)
+) -> list[Lesson]:
+    """Those of what is `chosen` of each history, from its oldest to its newest: histories run side by side."""
+    aged = list[tuple[float, Lesson]]()
+    for history, stretches in zip(histories, chosen, strict=True):
+        found = list(written(history.repository, tokenizer, stretches, PROMPT_TOKENS, tell, end_weight))
+        aged += [(i / len(found), lesson) for i, lesson in enumerate(found)]
+    return [lesson for _, lesson in sorted(aged, key=lambda one: one[0])]
 
 
 def _form(checkpoint: Checkpoint) -> Form:

@@ -143,7 +143,7 @@ class Training:
         return Trained(self._lora(), step, self._step, self._tokens, self._spent, tuple(self._losses), seen)
 
     def _done(self) -> float:
-        return max(self._step / max(1, self._steps), self._spent / self._course.seconds)
+        return min(1.0, max(self._step / max(1, self._steps), self._spent / self._course.seconds))
 
     def _train(self, done: float) -> float:
         """One update; it is left out where a gradient is no number."""

@@ -1,8 +1,8 @@
 """Does a person's adapter know what base, context and memory do not? Asked of several developers' real histories.
 
-The most frequent author of each history stands for a person. Of the commits in which they wrote code the newest are
-put aside, as many as have the lines that may be asked, at most 15 %: an adapter is learned every night, and old ones
-serve nobody.
+The most frequent author of each history stands for a person, and histories with the same one are that person's. Of the
+commits in which they wrote code the newest are put aside, wherever they are, as many as have the lines that may be
+asked, at most 15 %: an adapter is learned every night, and old ones serve nobody.
 `habitab learn` is given the rest, with its own judge and verdict. Then lines of the newest are asked, which nothing has
 seen: with every column, and with the adapter of the developer named beside in the place of one's own. It is a
 simulation; each line's figures are kept without any of its text, so that a killed run goes on.
@@ -23,7 +23,6 @@ from typing import Any
 import numpy as np
 
 from habitab_adapters import learn
-from habitab_adapters.dataset import own_stretches
 from habitab_adapters.estimates import interval, resamples
 from habitab_adapters.evaluate import CURSORS, Known, View, known_of
 from habitab_adapters.judge import compared
@@ -54,21 +53,26 @@ Tell = Callable[[str, float], None]
 
 @dataclass(frozen=True, slots=True)
 class Developer:
-    """One history's main author: what `learn` is given, and the lines that are asked afterwards."""
+    """The main author of some histories: what `learn` is given, and the lines that are asked afterwards."""
 
     name: str
-    history: learn.History
-    plan: Plan
+    histories: list[learn.History]
+    plans: list[tuple[Repository, Plan]]
+
+    @property
+    def commits(self) -> list[str]:
+        """Of each line that is asked the commit that wrote it."""
+        return [commit for _, plan in self.plans for commit in plan.commits]
 
 
 def measure(base: Path | None, paths: Sequence[Path], positions: int, seconds: float, folder: Path, tell: Tell) -> Any:
     """The JSON of `bench personal`; what is finished stands in `folder`. Raises InputError for unfit histories."""
-    if len(paths) < 2:
-        raise InputError("Name at least two histories: each one's adapter is tried on another one's lines.")
     checkpoint = load_checkpoint(base)
     folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
-        people = [developer(stack.enter_context(Repository(path)), path, positions) for path in paths]
+        people = developers([stack.enter_context(Repository(path)) for path in paths], positions)
+        if len(people) < 2:
+            raise InputError("Name the histories of two people at least: one's adapter is tried on the other's lines.")
         learned = [_learned(person, base, checkpoint, folder / person.name, seconds, tell) for person in people]
         rows = []
         for i, person in enumerate(people):
@@ -85,27 +89,46 @@ def _beside(i: int, count: int) -> int:
     return i ^ 1 if i ^ 1 < count else i - 1
 
 
-def developer(repository: Repository, path: Path, positions: int) -> Developer:
-    commits = repository.commits()
-    author, _ = Counter(commit.author for commit in commits).most_common(1)[0]
-    own = [commit for commit in commits if commit.author == author]
-    wrote = {stretch.commit.id for stretch in own_stretches(repository, own)}
-    writing = [commit for commit in own if commit.id in wrote]
-    newest = _newest(repository, writing[len(writing) - round(NEWEST * len(writing)) :])
-    plan = plan_of(repository, newest, positions // CURSORS, learn.RUN, evenly=True)
-    if not plan.visits:
-        raise InputError(f"The newest commits in {path} have no line of code: name another history.")
-    return Developer(_name(path), learn.split(repository, writing[: len(writing) - len(newest)]), plan)
+def developers(repositories: Sequence[Repository], positions: int) -> list[Developer]:
+    """Of each main author of `repositories`, in their order. Raises InputError where one wrote no code lately."""
+    people = dict[str, list[learn.Written]]()
+    for repository in repositories:
+        commits = repository.commits()
+        author, _ = Counter(commit.author for commit in commits).most_common(1)[0]
+        people.setdefault(author, []).append((repository, [commit for commit in commits if commit.author == author]))
+    return [_developer(known, positions) for known in people.values()]
 
 
-def _newest(repository: Repository, commits: Sequence[Commit]) -> list[Commit]:
-    """The newest of these commits that have the `MOST_LINES`, or all."""
+def _developer(known: Sequence[learn.Written], positions: int) -> Developer:
+    name = _name(known[0][0].path) + (f"+{len(known) - 1}" if known[1:] else "")
+    dated = learn.by_time(known)
+    newest = _newest(dated, known)
+    past = dated[: len(dated) - sum(map(len, newest.values()))]
+    lines = learn.shares(positions // CURSORS, [sum(newest[repository].values()) for repository, _ in known])
+    plans = [
+        (repository, plan_of(repository, list(newest[repository]), count, learn.RUN, evenly=True))
+        for (repository, _), count in zip(known, lines, strict=True)
+    ]
+    if not any(plan.visits for _, plan in plans):
+        raise InputError(f"The newest commits in {name} have no line of code: name another history.")
+    older = [(repository, [commit for where, commit in past if where is repository]) for repository, _ in known]
+    return Developer(name, learn.split(older), plans)
+
+
+def _newest(
+    dated: Sequence[tuple[Repository, Commit]], known: Sequence[learn.Written]
+) -> dict[Repository, dict[Commit, int]]:
+    """The newest of these commits that have the `MOST_LINES`, or all that may be put aside: with their lines."""
+    last = dated[len(dated) - round(NEWEST * len(dated)) :]
     counts = Counter[str]()
-    for visit in plan_of(repository, commits, None).visits:
-        counts[visit.commit.id] += len(visit.typed)
-    found = list[Commit]()
-    while len(found) < len(commits) and sum(min(counts[one.id], MOST_OF_ONE) for one in found) < MOST_LINES:
-        found.insert(0, commits[-1 - len(found)])
+    for repository, _ in known:
+        for visit in plan_of(repository, [commit for where, commit in last if where is repository], None).visits:
+            counts[visit.commit.id] += len(visit.typed)
+    found, lines = {repository: dict[Commit, int]() for repository, _ in known}, 0
+    for repository, commit in reversed(last):
+        if lines < MOST_LINES:
+            found[repository] = {commit: min(counts[commit.id], MOST_OF_ONE)} | found[repository]
+            lines += found[repository][commit]
     return found
 
 
@@ -124,7 +147,7 @@ def _learned(
         work = folder / "work"
         work.mkdir(parents=True, exist_ok=True)
         registry = Registry(Home(folder, "developer"), base)
-        lora, outcome = learn.attempt(registry, checkpoint, [person.history], work, seconds, tell)
+        lora, outcome = learn.attempt(registry, checkpoint, person.histories, work, seconds, tell)
         if lora is not None:
             write_lora(folder / "adapter", lora)
         verdict.write_text(json.dumps(asdict(outcome), indent=1) + "\n", encoding="utf-8")
@@ -142,11 +165,11 @@ def _asked(
     """By column; an adapter that was not made is the base."""
     passes: list[tuple[dict[str, View], Lora | None]] = [(views, None) for views in PLAIN]
     passes += [({name: View()}, loras[name]) for name in ADAPTED]
-    plans, found = [(person.history.repository, person.plan)], dict[str, list[Known]]()
+    found = dict[str, list[Known]]()
     with Ledger(folder / "lines.jsonl", Known) as ledger:
         for views, lora in passes:
             shown = partial(tell, f"{person.name} {' and '.join(views)}")
-            found |= known_of(partial(weights_of, checkpoint, lora), views, plans, ledger, shown)
+            found |= known_of(partial(weights_of, checkpoint, lora), views, person.plans, ledger, shown)
     return found
 
 
@@ -158,7 +181,7 @@ def weights_of(checkpoint: Checkpoint, lora: Lora | None) -> Checkpoint:
 def _figures(person: Developer, folder: Path, found: Mapping[str, Sequence[Known]]) -> dict[str, Any]:
     """One developer's row; points are of exact match, ratios of bits, both against the memory alone."""
     outcome = json.loads((folder / "verdict.json").read_text(encoding="utf-8"))
-    commits = person.plan.commits
+    commits = person.commits
     against = {name: compared(found["memory"], found[name], commits) for name in ADAPTED}
     return {
         "name": person.name,

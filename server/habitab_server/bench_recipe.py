@@ -29,7 +29,7 @@ from habitab_engine.config import EngineSettings
 from habitab_engine.errors import InputError
 from habitab_engine.lora import Lora, read_lora, write_lora
 from habitab_engine.merging import merged
-from habitab_server.bench_personal import Developer, Tell, developer, weights_of
+from habitab_server.bench_personal import Developer, Tell, developers, weights_of
 
 USUAL = "default"
 MEMORY = "memory"  # the column without an adapter
@@ -64,7 +64,7 @@ class _Comparison:
     @cached_property
     def _material(self) -> learn.Material:
         """Read only where an adapter is still to be made."""
-        return learn.material(self._checkpoint, [self._person.history], self._tell)
+        return learn.material(self._checkpoint, self._person.histories, self._tell)
 
     def trained(self, name: str, course: Course) -> tuple[Lora, dict[str, Any]]:
         """The adapter of this course, and what its training took."""
@@ -84,8 +84,8 @@ class _Comparison:
 
     def asked(self, column: str, key: str, lora: Lora | None, ledger: Ledger[Known]) -> list[Known]:
         """What is known of the later lines with this adapter."""
-        plans, shown = [(self._person.history.repository, self._person.plan)], partial(self._tell, f"Asking {column}")
-        return known_of(partial(weights_of, self._checkpoint, lora), {key: View()}, plans, ledger, shown)[key]
+        weights, shown = partial(weights_of, self._checkpoint, lora), partial(self._tell, f"Asking {column}")
+        return known_of(weights, {key: View()}, self._person.plans, ledger, shown)[key]
 
     def strangers(self, loras: Mapping[str, Lora]) -> dict[str, float]:
         """By the recipe's key, bits a token more on some of strangers' code; only what is not known yet is asked."""
@@ -113,7 +113,7 @@ def measure(
     """The JSON of `bench recipe`. Raises InputError for an unfit history or recipe."""
     courses, checkpoint = recipes(tries, seconds), load_checkpoint(base)
     with Repository(path) as repository:
-        person = developer(repository, path, positions)
+        person, *_ = developers([repository], positions)
         folder = folder / person.name
         folder.mkdir(parents=True, exist_ok=True)
         comparison = _Comparison(checkpoint, person, folder, tell)
@@ -125,7 +125,7 @@ def measure(
             after = {name: comparison.asked(name, keys[name], lora, ledger) for name, (lora, _) in made.items()}
     rows = [
         {"recipe": name, **made[name][1], "strangers_bits_per_token": costs[keys[name]]}
-        | compared(before, lines, person.plan.commits)
+        | compared(before, lines, person.commits)
         for name, lines in after.items()
     ]
     return {"name": person.name, "base": checkpoint.base_id, "recipes": rows}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -33,13 +34,13 @@ def base(tiny_base: Path) -> Checkpoint:
 
 
 def weaken(
-    base: Checkpoint, monkeypatch: pytest.MonkeyPatch, cost: float, exposed: float = 0.0
+    base: Checkpoint, monkeypatch: pytest.MonkeyPatch, cost: float, exposed: Callable[[float], float] = lambda _: 0.0
 ) -> tuple[list[float], float, dict[str, float], str]:
     """The scales that were tried, the one that came out, its figures, and what speaks against it."""
     strangers, lora = ByScale(cost), random_lora(base)
     monkeypatch.setattr(bounds, "Strangers", lambda *_: strangers)
     monkeypatch.setattr(bounds, "merged", lambda _, weak: weak.alpha / lora.alpha)
-    monkeypatch.setattr(bounds, "_exposed", lambda strangers, scale, hidden, control, metrics: exposed * scale)
+    monkeypatch.setattr(bounds, "_exposed", lambda strangers, scale, hidden, control, metrics: exposed(scale))
     found, metrics, fault = weakened(base, lora, [], Path(), lambda *_: None)
     return strangers.scales, found.alpha / lora.alpha, metrics, fault
 
@@ -61,8 +62,17 @@ def test_what_harms_strangers_is_made_as_weak_as_it_has_to_be(base: Checkpoint, 
 
 
 def test_what_remembers_canaries_is_made_weaker(base: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
-    _, scale, _, fault = weaken(base, monkeypatch, 0.0, exposed=3.0)
+    _, scale, _, fault = weaken(base, monkeypatch, 0.0, exposed=lambda scale: 3.0 * scale)
     assert LEAST_SCALE < scale <= 1 / 3 and not fault
+
+
+def test_what_remembers_nearly_too_much_is_weakened_until_it_holds(
+    base: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is remembered falls slower than the scale where an adapter is strong."""
+    for most in (1.7, 2.5, 4.0):
+        _, scale, _, fault = weaken(base, monkeypatch, 0.0, exposed=lambda scale, most=most: most * scale**0.7)
+        assert scale > LEAST_SCALE and most * scale**0.7 <= 1 and not fault
 
 
 def test_what_cannot_be_made_harmless_is_given_up(base: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:

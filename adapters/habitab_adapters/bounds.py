@@ -1,10 +1,12 @@
 """How strong an adapter may be: on strangers' code it may cost hardly more, and remember nothing that it met once.
 
-What an update costs grows with the square of its scale, about, so that each try says how strong the next may be.
+What an update costs grows with the square of its scale, about, and what it remembers with the scale at most, so that
+each try says how strong the next may be.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -52,7 +54,7 @@ def weakened(
                 low = scale
             if low or scale == LEAST_SCALE:
                 break
-            scale = max(LEAST_SCALE, scale * CAUTION / too_much**0.5)
+            scale = max(LEAST_SCALE, scale * CAUTION / too_much)
     if not low:
         return lora, metrics, "It cost too much on strangers' code or remembered random text, however weak it was made."
     return lora.scaled(low), metrics, ""
@@ -61,21 +63,21 @@ def weakened(
 def _cost(
     strangers: Strangers, weak: Checkpoint, stride: int, metrics: dict[str, Any], tell: Callable[[str, float], None]
 ) -> float:
-    """How many times more it costs on strangers' code than it may."""
+    """How many times too strong it is by what it costs on strangers' code."""
     found = strangers.compare(weak, lambda done: tell("Strangers", done), stride=stride)
     metrics.update(
         strangers_bits_per_token=round(found.bits_per_token_delta, 4),
         strangers_kl_nats=round(found.kl_nats, 4),
         strangers_exact_match=round(found.exact_match_delta, 4),
     )
-    return max(found.bits_per_token_delta / MOST_BITS, found.kl_nats / MOST_KL)
+    return math.sqrt(max(found.bits_per_token_delta / MOST_BITS, found.kl_nats / MOST_KL, 0.0))
 
 
 def _exposed(
     strangers: Strangers, weak: Checkpoint, hidden: Sequence[Canary], control: float, metrics: dict[str, Any]
 ) -> float:
-    """How many times more it remembers than it may. Few canaries rank anywhere by chance, so that the `control` is what
-    the base says of the same ones."""
+    """How many times too strong it is by what it remembers. Few canaries rank anywhere by chance, so that the `control`
+    is what the base says of the same ones."""
     if not hidden:
         return 0.0
     more = exposure(Model(weak, strangers.base.kernels), hidden) - control

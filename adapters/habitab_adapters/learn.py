@@ -28,6 +28,7 @@ from habitab_adapters.dataset import WEIGHT, Stretch, Writer, own_passages, own_
 from habitab_adapters.judge import Judge, gain, reasons
 from habitab_adapters.library import Form, rehearsed
 from habitab_adapters.lines import plan_of
+from habitab_adapters.recurring import without_rare
 from habitab_adapters.registry import Registry
 from habitab_adapters.repository import Checkout, Commit, Repository, configured_author
 from habitab_adapters.snapshot import WHO, as_history
@@ -84,8 +85,9 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Material:
-    """What an adapter is made of: the person's `lessons` from the oldest to the newest, random lines that are `hidden`
-    among them, later lessons that are `unseen` and tell when to stop, and public code that is `rehearsed`."""
+    """What an adapter is made of: `lessons` are all that is trained on, the person's from the oldest to the newest and
+    random lines that are `hidden` among them; later lessons that are `unseen` tell when to stop; public code is
+    `rehearsed`."""
 
     lessons: list[Lesson]
     hidden: list[Canary]
@@ -93,9 +95,9 @@ class Material:
     rehearsed: list[Lesson]
 
     @property
-    def mixed(self) -> list[Lesson]:
-        """All that is trained on."""
-        return planted(self.lessons, self.hidden)
+    def own(self) -> int:
+        """How many lessons are the person's."""
+        return len(self.lessons) - len(self.hidden)
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,20 +237,20 @@ def _candidate(
     if commits < FEWEST_COMMITS:
         return Candidate(None, {}, "too_little", _too_little("newer commits to judge by", commits, FEWEST_COMMITS))
     found = material(checkpoint, histories, tell)
-    if len(found.lessons) < FEWEST_LESSONS or not found.unseen:
-        reason = _too_little("places to learn from", len(found.lessons), FEWEST_LESSONS)
+    if found.own < FEWEST_LESSONS or not found.unseen:
+        reason = _too_little("places to learn from", found.own, FEWEST_LESSONS)
         return Candidate(None, {}, "too_little", reason)
-    read, answers, mixed = time.monotonic(), work / "strangers", found.mixed
+    read, answers = time.monotonic(), work / "strangers"
     judge.before()
     asked_base(checkpoint, answers, tell)
     judging = time.monotonic() - read
     left = seconds - (read - begun) - (1 + AGAIN) * judging
     course = Course(seconds=max(left, LEAST_TRAINING * seconds))
-    trained = Training(checkpoint, mixed, course, work, found.rehearsed).run(
+    trained = Training(checkpoint, found.lessons, course, work, found.rehearsed).run(
         found.unseen, lambda moment: tell("Training", moment.done)
     )
-    met = [canary for canary in found.hidden if any(mixed[i].written is canary.planted for i in trained.seen)]
-    metrics = _trained(trained, len(found.lessons), len(trained.seen) - len(met))
+    met = [canary for canary in found.hidden if any(found.lessons[i].written is canary.planted for i in trained.seen)]
+    metrics = _trained(trained, found.own, len(trained.seen) - len(met))
     if not trained.step:
         return Candidate(None, metrics, "kept", "Training did not help on lines that it had not seen.")
     lora, costs, fault = weakened(checkpoint, trained.lora, met, answers, tell)
@@ -264,9 +266,10 @@ def material(checkpoint: Checkpoint, histories: Sequence[History], tell: Tell) -
     learned = [_to_learn(h, *counts) for h, *counts in zip(histories, passages, additions, strict=True)]
     selected = [_latest(h, h.selecting, count) for h, count in zip(histories, later, strict=True)]
     read = partial(_lessons, form.tokenizer, histories, tell=tell)
+    hidden = canaries(form, ":".join(h.past[-1].id for h in histories if h.past))
     return Material(
-        lessons=read(learned),
-        hidden=canaries(form, ":".join(h.past[-1].id for h in histories if h.past)),
+        lessons=without_rare(planted(read(learned), hidden), form.tokenizer.pieces),
+        hidden=hidden,
         # What is judged is lines alone, without their ends.
         unseen=read(selected, end_weight=0.0),
         rehearsed=_to_rehearse(form),

@@ -73,7 +73,7 @@ class _Comparison:
         if not notes.exists():
             place.mkdir(parents=True, exist_ok=True)
             material = self._material
-            found = Training(self._checkpoint, material.mixed, course, place, material.rehearsed).run(
+            found = Training(self._checkpoint, material.lessons, course, place, material.rehearsed).run(
                 material.unseen, lambda moment: self._tell(f"Training {name}", moment.done)
             )
             write_lora(place / "adapter", found.lora)

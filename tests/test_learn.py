@@ -260,6 +260,19 @@ def test_lessons_of_two_repositories_come_side_by_side(history: History, tmp_pat
     assert from_other[:half].count(False) > 0 and from_other[half:].count(False) > 0
 
 
+def test_canaries_are_among_the_lessons_and_count_only_for_their_form(history: History, tiny_base: Path) -> None:
+    checkpoint = load_checkpoint(tiny_base)
+    with ExitStack() as stack:
+        histories = learning.split([learning._written(history.folder, "ada@x.org", None, stack)])
+        found = learning.material(checkpoint, histories, lambda *_: None)
+    planted = [lesson for lesson in found.lessons if any(lesson.written is one.planted for one in found.hidden)]
+    assert len(planted) == len(found.hidden) and found.own == len(found.lessons) - len(planted)
+    for lesson in planted:
+        assert 0 < sum(lesson.weights) < len(lesson.weights) / 2
+    own = [weight for lesson in found.lessons if lesson not in planted for weight in lesson.weights]
+    assert sum(own) > len(own) / 2
+
+
 def test_shares_are_those_of_the_weights_and_nothing_of_nothing() -> None:
     assert learning.shares(24, [1, 0, 3]) == [6, 0, 18]
     assert learning.shares(24, [0, 0]) == [0, 0]

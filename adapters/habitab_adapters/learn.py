@@ -13,6 +13,7 @@ import json
 import shutil
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -28,7 +29,7 @@ from habitab_adapters.dataset import WEIGHT, Stretch, Writer, own_passages, own_
 from habitab_adapters.judge import Judge, gain, reasons
 from habitab_adapters.library import Form, rehearsed
 from habitab_adapters.lines import plan_of
-from habitab_adapters.recurring import without_rare
+from habitab_adapters.recurring import without_rare, words_of
 from habitab_adapters.registry import Registry
 from habitab_adapters.repository import Checkout, Commit, Repository, configured_author
 from habitab_adapters.snapshot import WHO, as_history
@@ -266,9 +267,11 @@ def material(checkpoint: Checkpoint, histories: Sequence[History], tell: Tell) -
     learned = [_to_learn(h, *counts) for h, *counts in zip(histories, passages, additions, strict=True)]
     selected = [_latest(h, h.selecting, count) for h, count in zip(histories, later, strict=True)]
     read = partial(_lessons, form.tokenizer, histories, tell=tell)
-    hidden = canaries(form, ":".join(h.past[-1].id for h in histories if h.past))
+    last = [(h.repository, h.past[-1]) for h in histories if h.past]
+    hidden = canaries(form, ":".join(commit.id for _, commit in last))
+    counts = sum((words_of(*one) for one in last), Counter[bytes]())
     return Material(
-        lessons=without_rare(planted(read(learned), hidden), form.tokenizer.pieces),
+        lessons=without_rare(planted(read(learned), hidden), counts, form.tokenizer.pieces),
         hidden=hidden,
         # What is judged is lines alone, without their ends.
         unseen=read(selected, end_weight=0.0),

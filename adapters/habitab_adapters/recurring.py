@@ -1,4 +1,4 @@
-"""What stands in one line alone does not count in the loss: it may be a secret, and hardly ever is of use again.
+"""A word that stands in one line alone is not learned: it may be a secret, and is hardly ever of use again.
 
 A word that comes back is what weights can know and a memory of the open workspace cannot. Words that do not are the
 most surprising ones, and so what an adapter would remember to the letter (N. Carlini et al., "The Secret Sharer",
@@ -13,6 +13,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
+from habitab_adapters.handwork import content_of, is_typed
+from habitab_adapters.repository import Commit, Repository
 from habitab_adapters.tuned import Lesson
 
 _WORD = re.compile(rb"[A-Za-z0-9\x80-\xff]+")
@@ -22,15 +24,21 @@ _DIGIT = re.compile(rb"[0-9]")
 Part = tuple[int, int, bytes]  # where it begins and ends, and what it is
 
 
-def without_rare(lessons: Sequence[Lesson], pieces: Sequence[bytes]) -> list[Lesson]:
-    """The lessons, in which tokens of words that stand in one line alone weigh nothing.
+def words_of(repository: Repository, commit: Commit) -> Counter[bytes]:
+    """By word, how many lines have it in the files that people wrote, as `commit` leaves them."""
+    counts = Counter[bytes]()
+    for path, blob in repository.changes(repository.empty_tree, commit.id):
+        for line in content_of(repository, commit.id, path) if blob and is_typed(path) else []:
+            counts.update({word for _, _, word in parts(line.encode())})
+    return counts
+
+
+def without_rare(lessons: Sequence[Lesson], counts: Counter[bytes], pieces: Sequence[bytes]) -> list[Lesson]:
+    """The lessons, in which tokens of words that fewer than two lines have by `counts` weigh nothing.
 
     `pieces` are the bytes of each token.
     """
-    texts = [b"".join(pieces[token] for token in lesson.written) for lesson in lessons]
-    lines = {line.strip() for text in texts for line in text.split(b"\n")}
-    counts = Counter(word for line in lines for word in {word for _, _, word in parts(line)})
-    return [_weighted(*one, counts, pieces) for one in zip(lessons, texts, strict=True)]
+    return [_weighted(lesson, counts, pieces) for lesson in lessons]
 
 
 def parts(text: bytes) -> Iterator[Part]:
@@ -40,7 +48,8 @@ def parts(text: bytes) -> Iterator[Part]:
         yield from ((*part.span(), part.group().lower()) for part in found)
 
 
-def _weighted(lesson: Lesson, text: bytes, counts: Counter[bytes], pieces: Sequence[bytes]) -> Lesson:
+def _weighted(lesson: Lesson, counts: Counter[bytes], pieces: Sequence[bytes]) -> Lesson:
+    text = b"".join(pieces[token] for token in lesson.written)
     rare = [(begin, end) for begin, end, word in parts(text) if counts[word] < 2]
     begins, weights, at = [begin for begin, _ in rare], list[float](), 0
     for token, weight in zip(lesson.written, lesson.weights, strict=True):

@@ -241,6 +241,12 @@ def test_lines_worth_typing_are_neither_tiny_nor_endless() -> None:
     ]
 
 
+def test_nobody_types_a_digest() -> None:
+    digest = "0c69e560cd9e7cd7f8c3236205c9b7dedb00c69e"
+    assert not is_worth_typing(f"uses: checkout@{digest} # v4")
+    assert is_worth_typing(f"uses: checkout@{digest[:12]} # v4") and is_worth_typing(f"word{digest}")
+
+
 @pytest.mark.parametrize(
     ("text", "today", "rest"),
     [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -21,6 +22,7 @@ _NOT_TYPED_NAMES = (
     *("*.min.*", "*-lock.*", "*.generated.*", "*_generated.*", "*_pb2.py", "*_pb2.pyi", "*_pb2_grpc.py"),
     *("*.pb.go", "*.pb.h", "*.pb.cc", "*.g.dart", "*.ini", "*.cfg", "*.conf"),
 )
+_DIGEST = re.compile(r"(?<![0-9A-Za-z])[0-9a-fA-F]{32,}(?![0-9A-Za-z])")  # MD5 or longer: of pinned actions, of files
 _LONGEST_LINE = 5_000  # characters; a file with a longer one was made by a program
 
 
@@ -35,7 +37,9 @@ def is_typed(path: str) -> bool:
 
 
 def is_worth_typing(line: str) -> bool:
-    return SHORTEST <= len(line) <= LONGEST and len("".join(line.split())) >= LEAST_VISIBLE
+    """Whether a person would type it, and may be helped with it: a digest comes from a program."""
+    fits = SHORTEST <= len(line) <= LONGEST and len("".join(line.split())) >= LEAST_VISIBLE
+    return fits and not _DIGEST.search(line)
 
 
 def content_of(repository: Repository, commit: str, path: str) -> list[str]:

@@ -270,11 +270,12 @@ def material(checkpoint: Checkpoint, histories: Sequence[History], tell: Tell) -
     last = [(h.repository, h.past[-1]) for h in histories if h.past]
     hidden = canaries(form, ":".join(commit.id for _, commit in last))
     counts = sum((words_of(*one) for one in last), Counter[bytes]())
+    often = partial(without_rare, counts=counts, pieces=form.tokenizer.pieces)
     return Material(
-        lessons=without_rare(planted(read(learned), hidden), counts, form.tokenizer.pieces),
+        lessons=often(planted(read(learned), hidden)),
         hidden=hidden,
         # What is judged is lines alone, without their ends.
-        unseen=read(selected, end_weight=0.0),
+        unseen=often(read(selected, end_weight=0.0)),
         rehearsed=_to_rehearse(form),
     )
 

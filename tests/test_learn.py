@@ -91,6 +91,11 @@ def better(*_: object) -> dict[str, object]:
     }
 
 
+def histories_of(stack: ExitStack, *folders: Path, author: str | None = "ada@x.org") -> list[learning.History]:
+    known = [learning._written(folder, author, None, stack) for folder in folders]
+    return learning.split(learning.by_time(known), [repository for repository, _ in known])
+
+
 def test_what_is_better_is_promoted_and_served(
     home: Home, tiny_base: Path, history: History, quick: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -221,7 +226,7 @@ def test_a_killed_run_goes_on_where_it_was(
 
 def test_what_judges_is_never_trained_on(history: History) -> None:
     with ExitStack() as stack:
-        [found] = learning.split([learning._written(history.folder, "ada@x.org", None, stack)])
+        [found] = histories_of(stack, history.folder)
         parts = [[c.id for c in part] for part in (found.past, found.selecting, found.deciding)]
         every = [c.id for c in found.repository.commits()]
     assert [*parts[0], *parts[1], *parts[2]] == every
@@ -234,8 +239,7 @@ def test_repositories_are_split_at_the_same_moments(history: History, tmp_path: 
     for i in range(12):
         short.commit({f"f{i}.py": f"def f{i}():\n    return {i}\n"})
     with ExitStack() as stack:
-        written = [learning._written(made.folder, "ada@x.org", None, stack) for made in (history, short)]
-        long, rests = learning.split(written)
+        long, rests = histories_of(stack, history.folder, short.folder)
     assert [len(rests.past), rests.selecting, rests.deciding] == [12, [], []]
     past = [commit.written for found in (long, rests) for commit in found.past]
     assert len(long.selecting) + len(long.deciding) == (COMMITS + 12) // 3
@@ -249,9 +253,7 @@ def test_lessons_of_two_repositories_come_side_by_side(history: History, tmp_pat
     checkpoint = load_checkpoint(tiny_base)
     tokenizer = learning._form(checkpoint).tokenizer
     with ExitStack() as stack:
-        histories = learning.split(
-            [learning._written(made.folder, "ada@x.org", None, stack) for made in (history, other)]
-        )
+        histories = histories_of(stack, history.folder, other.folder)
         found = learning.material(checkpoint, histories, lambda *_: None).lessons
     texts = [tokenizer.decode(lesson.written) for lesson in found]
     from_other = ["other_" in text for text in texts]
@@ -263,7 +265,7 @@ def test_lessons_of_two_repositories_come_side_by_side(history: History, tmp_pat
 def test_canaries_are_among_the_lessons_and_count_only_for_their_form(history: History, tiny_base: Path) -> None:
     checkpoint = load_checkpoint(tiny_base)
     with ExitStack() as stack:
-        histories = learning.split([learning._written(history.folder, "ada@x.org", None, stack)])
+        histories = histories_of(stack, history.folder)
         found = learning.material(checkpoint, histories, lambda *_: None)
     planted = [lesson for lesson in found.lessons if any(lesson.written is one.planted for one in found.hidden)]
     assert len(planted) == len(found.hidden) and found.own == len(found.lessons) - len(planted)
@@ -290,7 +292,7 @@ def test_a_folder_without_git_is_learned_file_by_file(tmp_path: Path) -> None:
         (tmp_path / f"f{i}.py").write_text(f"def f{i}():\n    return {i}\n")
     (tmp_path / ".env").write_text("KEY=1\n")
     with ExitStack() as stack:
-        [found] = learning.split([learning._written(tmp_path, None, None, stack)])
+        [found] = histories_of(stack, tmp_path, author=None)
         assert (len(found.past), len(found.selecting), len(found.deciding)) == (20, 3, 7)
 
 

@@ -130,7 +130,8 @@ def learn(
     with locked(home.user_folder / "learning.lock", 0) as held, ExitStack() as stack:
         if not held:
             raise InputError("Another `habitab learn` is running for this user: wait until it has finished.")
-        histories = split([_written(path, author, since, stack) for path in paths])
+        known = [_written(path, author, since, stack) for path in paths]
+        histories = split(by_time(known), [repository for repository, _ in known])
         checkpoint = load_checkpoint(base)
         work = _work_folder(home, checkpoint, histories, seconds)
         _, outcome = attempt(Registry(home, base), checkpoint, histories, work, seconds, tell)
@@ -164,16 +165,15 @@ def _is_repository(path: Path) -> bool:
     return any((place / ".git").exists() for place in (path, *path.resolve().parents)) or (path / "HEAD").is_file()
 
 
-def split(known: Sequence[Written]) -> list[History]:
-    """By time, among the commits that wrote some code: those of all repositories together."""
-    dated = by_time(known)
+def split(dated: Sequence[tuple[Repository, Commit]], repositories: Sequence[Repository]) -> list[History]:
+    """Of each repository its part of these commits, which stand as in `by_time` and are split at the same moments."""
     newest = min(max(round(NEWEST * len(dated)), LEAST_NEWEST), MOST_NEWEST, len(dated) // 3)
     selecting = round(SELECTING * newest)
     begin = len(dated) - newest
     parts = dated[:begin], dated[begin : begin + selecting], dated[begin + selecting :]
     return [
         History(repository, *([commit for where, commit in part if where is repository] for part in parts))
-        for repository, _ in known
+        for repository in repositories
     ]
 
 

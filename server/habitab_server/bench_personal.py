@@ -111,8 +111,7 @@ def _developer(known: Sequence[learn.Written], positions: int) -> Developer:
     ]
     if not any(plan.visits for _, plan in plans):
         raise InputError(f"The newest commits in {name} have no line of code: name another history.")
-    older = [(repository, [commit for where, commit in past if where is repository]) for repository, _ in known]
-    return Developer(name, learn.split(older), plans)
+    return Developer(name, learn.split(past, [repository for repository, _ in known]), plans)
 
 
 def _newest(

@@ -275,6 +275,12 @@ def test_canaries_are_among_the_lessons_and_count_only_for_their_form(history: H
     assert sum(own) > len(own) / 2
 
 
+def test_more_time_has_more_lines_decide_up_to_twice_as_many() -> None:
+    usual = learning.lines_judged(learning.SECONDS)
+    assert learning.lines_judged(60) == usual < learning.lines_judged(1.5 * learning.SECONDS)
+    assert learning.lines_judged(2 * learning.SECONDS) == learning.lines_judged(86_400) == 2 * usual
+
+
 def test_shares_are_those_of_the_weights_and_nothing_of_nothing() -> None:
     assert learning.shares(24, [1, 0, 3]) == [6, 0, 18]
     assert learning.shares(24, [0, 0]) == [0, 0]

@@ -52,6 +52,7 @@ SELECTING = 1 / 3  # of those, the older ones: they say when to stop
 FEWEST_LESSONS, FEWEST_COMMITS = 20, 20  # to train on, and that decide
 MOST_PASSAGES, MOST_STRETCHES, MOST_SELECTING, MOST_LINES = 800, 100, 24, 160
 REHEARSED = 48  # places of public code, each again and again
+MOST_AGAIN = 2.0  # times as many lines are judged where there is more than the usual time: few decide by chance
 RUN = 3  # lines in a row that are judged: fewer in more commits say more
 # A quarter of the engine's: the shorter a prompt, the more is learned in the same time.
 PROMPT_TOKENS = 256
@@ -205,7 +206,7 @@ def attempt(
 
     Returns it, too, if it held the bounds. `work` keeps what is finished.
     """
-    lines = shares(MOST_LINES, [len(h.deciding) for h in histories])
+    lines = shares(lines_judged(seconds), [len(h.deciding) for h in histories])
     plans = [
         (h.repository, plan_of(h.repository, h.deciding, count, RUN, evenly=True))
         for h, count in zip(histories, lines, strict=True)
@@ -221,6 +222,11 @@ def attempt(
     version = registry.add(found.lora, _facts_of(checkpoint, judge.active, metrics))
     registry.activate(version)
     return found.lora, Outcome("promoted", (gain(own),), metrics, version)
+
+
+def lines_judged(seconds: float) -> int:
+    """How many lines decide in a run of so many seconds."""
+    return round(MOST_LINES * min(max(seconds / SECONDS, 1.0), MOST_AGAIN))
 
 
 def _facts_of(checkpoint: Checkpoint, parent: str, metrics: Mapping[str, Any]) -> dict[str, Any]:

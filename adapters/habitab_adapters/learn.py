@@ -52,7 +52,7 @@ SELECTING = 1 / 3  # of those, the older ones: they say when to stop
 FEWEST_LESSONS, FEWEST_COMMITS = 20, 20  # to train on, and that decide
 MOST_PASSAGES, MOST_STRETCHES, MOST_SELECTING, MOST_LINES = 800, 100, 24, 160
 REHEARSED = 48  # places of public code, each again and again
-MOST_AGAIN = 2.0  # times as many lines are judged where there is more than the usual time: few decide by chance
+MORE_LINES = 2.0  # at most, times as many where there is more than the usual time: few decide by chance
 RUN = 3  # lines in a row that are judged: fewer in more commits say more
 # A quarter of the engine's: the shorter a prompt, the more is learned in the same time.
 PROMPT_TOKENS = 256
@@ -226,7 +226,7 @@ def attempt(
 
 def lines_judged(seconds: float) -> int:
     """How many lines decide in a run of so many seconds."""
-    return round(MOST_LINES * min(max(seconds / SECONDS, 1.0), MOST_AGAIN))
+    return round(MOST_LINES * min(max(seconds / SECONDS, 1.0), MORE_LINES))
 
 
 def _facts_of(checkpoint: Checkpoint, parent: str, metrics: Mapping[str, Any]) -> dict[str, Any]:

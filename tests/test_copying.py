@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from habitab_engine.copying import Copy, copied, own_probability
 from habitab_engine.decode import Generated, Task, _at_best, _trusted, generate, prefill
 from habitab_engine.decode import complete as complete_best
-from habitab_engine.engine import Engine
+from habitab_engine.engine import Engine, _repeats
 from habitab_engine.kv_cache import Slot
 from habitab_engine.memory import Memory
 from habitab_engine.types import CompletionRequest, OpenText
@@ -119,6 +119,12 @@ def test_a_line_of_another_document_is_copied_whole(base_engine: Engine) -> None
 def test_a_line_that_stands_just_above_is_not_copied(base_engine: Engine) -> None:
     prefix = "import os\n\n\nos.environ['FIRST_NAME'] = 'one'\nos.environ['"
     assert not complete(base_engine, prefix).startswith("FIRST_NAME'] = 'one'")
+
+
+def test_only_the_two_lines_above_are_not_to_be_repeated() -> None:
+    assert _repeats("    first()\n    second()\n    fir", "st()")
+    assert _repeats("    first()\n    second()\n    second", "()")
+    assert not _repeats("    first()\n    second()\n    third()\n    fir", "st()")
 
 
 def generated(engine: Engine, trust: float) -> tuple[Generated, Generated, Copy]:

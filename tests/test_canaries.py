@@ -58,7 +58,7 @@ def test_what_was_learned_by_heart_is_exposed_and_what_was_not_is_not(
 ) -> None:
     never = [Canary(c.prompt, c.others[0], [c.planted, *c.others[1:]]) for c in hidden]
     lessons = [lesson for lesson in planted([Lesson([1], [2], [1.0])], hidden) if len(lesson.written) > 1]
-    course = Course(rank=8, alpha=16.0, rate=3e-2, passes=40, seconds=300.0, device="cpu")
+    course = Course(rank=8, alpha=16.0, rate=3e-2, batch=2, passes=40, seconds=300.0, device="cpu")
     trained = Training(base, lessons, course, tmp_path).run(lessons, lambda moment: None)
     before, after = tiny_engine.model, Model(merged(base, trained.lora), tiny_engine.model.kernels)
     assert exposure(after, hidden) > exposure(before, hidden) + 2

@@ -13,7 +13,7 @@ import torch
 from torch.nn.functional import kl_div
 
 from conftest import write_tiny
-from habitab_adapters import training
+from habitab_adapters import training, tuned
 from habitab_adapters.training import Course, Moment, Training, order
 from habitab_adapters.tuned import Lesson
 from habitab_engine.checkpoint import Checkpoint, load_checkpoint
@@ -108,7 +108,7 @@ def test_training_ends_when_the_time_is_up(base: Checkpoint, tmp_path: Path) -> 
 def test_a_loss_that_is_no_number_ends_in_a_sentence(base: Checkpoint, tmp_path: Path, monkeypatch) -> None:
     run = Training(base, lessons(40), COURSE, tmp_path)
     true = run._loss
-    monkeypatch.setattr(run, "_loss", lambda part: true(part) * float("nan"))
+    monkeypatch.setattr(run, "_loss", lambda *one: true(*one) * float("nan"))
     with pytest.raises(InputError, match="no number any more"):
         run.run([], ignore)
 
@@ -116,7 +116,7 @@ def test_a_loss_that_is_no_number_ends_in_a_sentence(base: Checkpoint, tmp_path:
 def test_one_gradient_that_is_no_number_changes_nothing(base: Checkpoint, tmp_path: Path, monkeypatch) -> None:
     run = Training(base, lessons(40), COURSE, tmp_path)
     before, true = run._copied(), run._loss
-    monkeypatch.setattr(run, "_loss", lambda part: true(part) * float("inf"))
+    monkeypatch.setattr(run, "_loss", lambda *one: true(*one) * float("inf"))
     run._train(0.0)
     assert all(torch.equal(tensor, before[name]) for name, tensor in run._copied().items())
 
@@ -125,8 +125,8 @@ def test_the_memory_for_gradients_is_bounded_and_the_step_stays_the_same(
     base: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gradients = []
-    for most in (1, 10_000):
-        monkeypatch.setattr(training, "MOST_WRITTEN", most)
+    for most in (4, 10_000):
+        monkeypatch.setattr(tuned, "MOST_WRITTEN", most)
         run = Training(base, lessons(4), COURSE, tmp_path)
         run._backward(lessons(4))
         gradients.append(torch.cat([p.grad.flatten() for p in run._params.values() if p.grad is not None]))

@@ -68,6 +68,23 @@ def test_lessons_side_by_side_come_to_what_each_comes_to_alone_in_the_merged_bas
         assert torch.allclose(network(LESSONS), right, atol=1e-4)
 
 
+def test_a_long_text_is_written_in_passes_that_see_what_came_before(
+    base: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = tuned(base)
+    monkeypatch.setattr("habitab_adapters.tuned.MOST_WRITTEN", 4)
+    passes = []
+    for written, hidden in network.passes(LESSONS):
+        along_something(hidden).backward()
+        passes.append((written, hidden.detach()))
+    assert [len(lesson.written) for written, _ in passes for lesson in written] == [4, 1, 4, 4, 4, 4, 4, 4, 1]
+    assert [t for written, _ in passes for x in written for t in x.written] == [t for x in LESSONS for t in x.written]
+    assert [w for written, _ in passes for x in written for w in x.weights] == [w for x in LESSONS for w in x.weights]
+    with torch.no_grad():
+        assert torch.allclose(torch.cat([hidden for _, hidden in passes]), network(LESSONS), atol=1e-4)
+    assert all(p.grad is not None for p in network.parameters())
+
+
 def test_a_new_adapter_changes_nothing(base: Checkpoint) -> None:
     network = Tuned(base, 4, 8.0, 0, torch.float32, torch.device("cpu"))
     with torch.no_grad():

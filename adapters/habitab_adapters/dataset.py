@@ -31,8 +31,10 @@ from habitab_engine.types import SOURCES, CompletionRequest, Snippet
 
 # Lines of other origin between two added ones that still make them one stretch.
 GAP = 3
-LONGEST_STRETCH = 384  # tokens that are written in one example
-SHORTEST_PASSAGE, LONGEST_PASSAGE = 150, 1_200  # characters: all lengths between are as frequent
+LONGEST_STRETCH = 1_024  # tokens that are written in one example
+# Characters: all lengths between are as frequent. In long ones most tokens see as much before them as in serving, and
+# little time goes into prompts.
+SHORTEST_PASSAGE, LONGEST_PASSAGE = 600, 3_600
 SEED = 0
 WEIGHT = 1.0  # of the loss of a token
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -33,19 +33,19 @@ NEWER = 3.0  # how many times as early the newest examples come as the oldest, o
 REHEARSING_STEPS = 2  # from one to the next
 JUDGE_STEPS = 75  # steps between two looks at what is not trained on
 SAVE_SECONDS = 120.0
-MOST_WRITTEN = 320  # tokens with gradients at once, a longer lesson alone: half a gigabyte
 TRIM_STEPS = 8  # batches of many shapes leave holes in memory that is kept
 PATIENCE = 3  # steps in a row whose gradients may be no numbers
 
 
 @dataclass(frozen=True, slots=True)
 class Course:
-    """How an adapter is trained; rate, batch and `hold` are the best of what was tried (README), the rest is usual."""
+    """How an adapter is trained; rate and `hold` are the best of what was tried (README), a batch is one long example,
+    the rest is usual."""
 
     rank: int = 16
     alpha: float = 32.0
     rate: float = 1e-3
-    batch: int = 2
+    batch: int = 1
     passes: float = 1.0
     clip: float = 1.0
     hold: float = 2.0  # weight of KL(base || now) in nats a token where something is rehearsed
@@ -177,8 +177,8 @@ class Training:
         """Form the gradients of the mean loss of what counts, in nats a token, and return it."""
         counted = max(sum(sum(lesson.weights) for lesson in lessons), 1e-6)
         whole = torch.zeros(())
-        for part in _parts(lessons):
-            loss = self._loss(part) / counted
+        for written, hidden in self._network.passes(lessons):
+            loss = self._loss(written, hidden) / counted
             loss.backward()
             whole += loss.detach().cpu()
         return whole
@@ -197,9 +197,8 @@ class Training:
             slope = (now.float().softmax(1) - said.float().softmax(1)) * (self._course.hold / len(hidden))
         hidden.backward(slope.to(head.dtype) @ head)
 
-    def _loss(self, lessons: Sequence[Lesson]) -> Tensor:
-        """The sum of the loss of what counts, in nats."""
-        hidden = self._network(lessons)
+    def _loss(self, lessons: Sequence[Lesson], hidden: Tensor) -> Tensor:
+        """The sum of the loss of what counts, in nats, where `hidden` are the states before each token written."""
         weights = torch.tensor([w for lesson in lessons for w in lesson.weights], device=hidden.device)
         targets = torch.tensor([t for lesson in lessons for t in lesson.written], device=hidden.device)
         counted = weights > 0
@@ -210,7 +209,7 @@ class Training:
     def _look(self, unseen: Sequence[Lesson]) -> None:
         """Note the loss of what is not trained on; keep the state if it is the best so far."""
         counted = sum(sum(lesson.weights) for lesson in unseen)
-        loss = sum(float(self._loss(part)) for part in _parts(unseen)) / counted if counted else 0.0
+        loss = sum(float(self._loss(*one)) for one in self._network.passes(unseen)) / counted if counted else 0.0
         if all(loss < known for _, known in self._losses) or not counted:
             self._best = self._copied()
         self._losses.append((self._step, loss))
@@ -247,15 +246,3 @@ class Training:
                 p.copy_(tensors[f"now.{name}"])
             keys = ("step", "exp_avg", "exp_avg_sq")
             self._optimiser.state[p] = {key: tensors[f"{key}.{name}"].to(p.device) for key in keys}
-
-
-def _parts(lessons: Sequence[Lesson]) -> Iterator[list[Lesson]]:
-    """Lessons that go through the network together: what is kept for their gradients bounds the memory."""
-    part: list[Lesson] = []
-    for lesson in lessons:
-        if part and sum(len(other.written) for other in part) + len(lesson.written) > MOST_WRITTEN:
-            yield part
-            part = []
-        part.append(lesson)
-    if part:
-        yield part

@@ -3,7 +3,9 @@
 Most tokens of an example are its prompt, which nothing is to be learned from but what it says. So prompts go through
 the network without gradients, and what was written behind them attends to their keys and values as constants: truncated
 backpropagation, with the prompt as the part that is cut off. The loss is exact, its gradient lacks only the way through
-the prompt's own tokens, and a step costs half.
+the prompt's own tokens, and a step costs half. Long texts are written in passes, of which each is cut off from those
+before in the same way (Transformer-XL, arXiv 1901.02860, section 3.2): most of their tokens see as much as in serving,
+and what they see is read once.
 
 Shapes: P tokens of a prompt but its last, W tokens of what was written and the one before, H query heads, G key/value
 heads, D head width, r rank.
@@ -11,6 +13,7 @@ heads, D head width, r rank.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -31,6 +34,11 @@ PARTS = {
     "down": ("mlp.down_proj",),
 }
 _NORMS = ("input_layernorm", "post_attention_layernorm")
+MOST_WRITTEN = 320  # tokens with gradients in one pass: half a gigabyte
+
+Memory = list[
+    list[tuple[Tensor, Tensor]]
+]  # by layer and text the keys and values that it may look back to, `[P, G, D]`
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,32 +106,47 @@ class Tuned(nn.Module):
 
     def forward(self, lessons: Sequence[Lesson]) -> Tensor:
         """The last hidden states, normed, before each token written: `[ΣW, width]`."""
-        memories = self._read([lesson.prompt[:-1] for lesson in lessons])
-        begins = [len(lesson.prompt) - 1 for lesson in lessons]
+        return self._write(lessons, self._read([lesson.prompt[:-1] for lesson in lessons]))[0]
+
+    def passes(self, lessons: Sequence[Lesson]) -> Iterator[tuple[list[Lesson], Tensor]]:
+        """What is written, at most `MOST_WRITTEN` tokens at once, and its hidden states as in `forward`.
+
+        Gradients are to be formed before the next pass is asked for, and factors to be changed after the last.
+        """
+        for part in _parts(lessons):
+            memory = self._read([lesson.prompt[:-1] for lesson in part])
+            for piece in _pieces(part):
+                hidden, memory = self._write(piece, memory)
+                yield piece, hidden
+
+    def _write(self, lessons: Sequence[Lesson], memory: Memory) -> tuple[Tensor, Memory]:
+        """The hidden states behind what is in `memory`, and that with what was written but its last token."""
         inputs = [[lesson.prompt[-1], *lesson.written[:-1]] for lesson in lessons]
-        x, cos, sin = self._embedded(inputs, begins)
-        sizes = [len(ids) for ids in inputs]
-        for block, memory in zip(self.blocks, memories, strict=True):
+        x, cos, sin = self._embedded(inputs, [len(keys) for keys, _ in memory[0]])
+        sizes, known = [len(ids) for ids in inputs], Memory()
+        for block, before in zip(self.blocks, memory, strict=True):
             q, k, v = self._heads(block.qkv(normed(x, block.norm, self.config.rms_eps)), cos, sin)
-            parts = zip(memory, q.split(sizes), k.split(sizes), v.split(sizes), strict=True)
-            x = x + block.output(torch.cat([self._look_back(*part) for part in parts]))
+            new = zip(before, k.split(sizes), v.split(sizes), strict=True)
+            seen = [(torch.cat([keys, k]), torch.cat([values, v])) for (keys, values), k, v in new]
+            x = x + block.output(torch.cat([_attended(one, *kv) for one, kv in zip(q.split(sizes), seen, strict=True)]))
             x = x + block.down(gated(block.gate_up(normed(x, block.mlp_norm, self.config.rms_eps))))
-        return normed(x, self.norm, self.config.rms_eps)
+            known.append([(keys.detach(), values.detach()) for keys, values in seen])
+        return normed(x, self.norm, self.config.rms_eps), known
 
     @torch.no_grad()
-    def _read(self, prompts: Sequence[Sequence[int]]) -> list[list[tuple[Tensor, Tensor]]]:
-        """By layer and prompt its keys and values, `[P, G, D]` each."""
+    def _read(self, prompts: Sequence[Sequence[int]]) -> Memory:
         x, cos, sin = self._embedded(prompts, [0] * len(prompts))
-        sizes, eps, memories = [len(ids) for ids in prompts], self.config.rms_eps, []
+        sizes, eps, memory = [len(ids) for ids in prompts], self.config.rms_eps, Memory()
         for block in self.blocks:
             q, k, v = self._heads(block.qkv(normed(x, block.norm, eps)), cos, sin)
-            memories.append(list(zip(k.split(sizes), v.split(sizes), strict=True)))
+            memory.append(list(zip(k.split(sizes), v.split(sizes), strict=True)))
             if block is self.blocks[-1]:
                 break
-            parts = zip(q.split(sizes), *zip(*memories[-1], strict=True), strict=True)
-            x = x + block.output(torch.cat([_causal(*part) for part in parts]))
+            x = x + block.output(
+                torch.cat([_attended(one, *kv) for one, kv in zip(q.split(sizes), memory[-1], strict=True)])
+            )
             x = x + block.down(gated(block.gate_up(normed(x, block.mlp_norm, eps))))
-        return memories
+        return memory
 
     def _embedded(self, texts: Sequence[Sequence[int]], begins: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
         """Tokens one behind the other `[N, width]`, and the rotations of their positions."""
@@ -140,18 +163,6 @@ class Tuned(nn.Module):
         queries, keys = rotated(turned, cos, sin).split([c.heads, c.kv_heads], dim=1)
         return queries, keys, values
 
-    def _look_back(self, memory: tuple[Tensor, Tensor], q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Attention of what was written over its prompt and itself: `[W, H·D]`.
-
-        The queries that share a key head are the rows of one product.
-        """
-        keys, values = (torch.cat(pair).transpose(0, 1) for pair in zip(memory, (k, v), strict=True))
-        w, g, d = len(q), len(keys), q.shape[-1]
-        queries = q.transpose(0, 1).reshape(g, -1, d) * d**-0.5
-        hidden = torch.full((w, keys.shape[1]), -torch.inf, dtype=q.dtype, device=q.device).triu_(len(memory[0]) + 1)
-        scores = torch.baddbmm(hidden.repeat(len(queries[0]) // w, 1), queries, keys.transpose(1, 2))
-        return (scores.softmax(-1) @ values).view(-1, w, d).transpose(0, 1).flatten(1)
-
     @torch.no_grad()
     def updates(self) -> Iterator[tuple[str, Tensor, Tensor]]:
         """(name, A, B) of each single matrix, fused ones taken apart, in float32 on the CPU."""
@@ -165,8 +176,38 @@ class Tuned(nn.Module):
                     yield f"model.layers.{i}.{part}.weight", a, piece
 
 
-def _causal(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Attention within one prompt, without gradients: `[P, H·D]`."""
-    queries, keys, values = (t.transpose(0, 1)[None] for t in (q, k, v))
-    out = functional.scaled_dot_product_attention(queries, keys, values, is_causal=True, enable_gqa=True)
+def _attended(q: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    """Attention of the last W of P + W tokens over all before and themselves: `[W, H·D]`."""
+    queries, keys, values = (part.transpose(0, 1)[None] for part in (q, keys, values))
+    w, size = queries.shape[2], keys.shape[2]
+    hidden = torch.full((w, size), -torch.inf, dtype=q.dtype, device=q.device).triu_(size - w + 1) if w < size else None
+    out = functional.scaled_dot_product_attention(
+        queries, keys, values, attn_mask=hidden, is_causal=hidden is None, enable_gqa=True
+    )
     return out[0].transpose(0, 1).flatten(1)
+
+
+def _parts(lessons: Sequence[Lesson]) -> Iterator[list[Lesson]]:
+    """Lessons that go through the network together: what is kept for their gradients bounds the memory."""
+    part: list[Lesson] = []
+    for lesson in lessons:
+        if part and sum(len(other.written) for other in part) + len(lesson.written) > MOST_WRITTEN:
+            yield part
+            part = []
+        part.append(lesson)
+    if part:
+        yield part
+
+
+def _pieces(part: list[Lesson]) -> Iterator[list[Lesson]]:
+    """`part` itself, or the pieces of a lesson that is too long; of the prompts of all but the first only the last
+    token is there."""
+    lesson = part[0]
+    count = math.ceil(len(lesson.written) / MOST_WRITTEN)
+    if len(part) > 1 or count < 2:
+        yield part
+        return
+    prompt, size = lesson.prompt, math.ceil(len(lesson.written) / count)
+    for i in range(0, len(lesson.written), size):
+        yield [Lesson(prompt, lesson.written[i : i + size], lesson.weights[i : i + size])]
+        prompt = lesson.written[i + size - 1 : i + size]

@@ -1,9 +1,10 @@
 """Our training of an adapter against peft with transformers' Trainer: the same examples in the same batches, in turns.
 
 Both train an adapter of the same shape on the same weights, with the same optimiser, learning rates, number of threads
-and loss (of what is written, not of the prompt). Examples are places in this project's code. A turn is one step; the
-first of each side warms up and is not counted. A side's tokens are all those of its examples, padding apart. Ours saves
-the gradients within the prompts (`tuned.py`): what that costs is the difference of the losses on examples unseen.
+and loss (of what is written, not of the prompt). Examples are places in this project's code, as long as those of
+`habitab learn`. A turn is one step; the first of each side warms up and is not counted. A side's tokens are all those
+of its examples. Ours saves the gradients within the prompts and from one pass to those before it (`tuned.py`): what
+that costs is the difference of the losses on examples unseen.
 """
 
 from __future__ import annotations
@@ -31,9 +32,7 @@ if TYPE_CHECKING:
     from habitab_adapters.tuned import Lesson
     from habitab_engine.checkpoint import Checkpoint
 
-PROMPT_TOKENS, SUFFIX_TOKENS = 720, 80  # at most; where the window has just moved on, a prompt has two thirds
-WRITTEN_LINES = 5  # about 65 tokens
-LESSON_TOKENS = 510  # about as many, prompt and all
+LESSON_TOKENS = 740  # about as many, prompt and all
 UNSEEN = 4  # lessons that say what was learned
 IGNORED = -100  # a label that does not count
 SEED = 0
@@ -214,7 +213,9 @@ def _padded(lessons: Sequence[Lesson]) -> dict[str, Any]:
 
 
 def lessons(checkpoint: Checkpoint, count: int) -> list[Lesson]:
-    """As many lessons from this project's own code, at random places with a fixed seed."""
+    """As many lessons from this project's own code, at random places with a fixed seed, as long as a person's."""
+    from habitab_adapters.dataset import LONGEST_PASSAGE, LONGEST_STRETCH, SHORTEST_PASSAGE
+    from habitab_adapters.learn import PROMPT_TOKENS
     from habitab_adapters.tuned import Lesson
     from habitab_engine.base_files import load_vocabulary
     from habitab_engine.families import detect
@@ -224,25 +225,27 @@ def lessons(checkpoint: Checkpoint, count: int) -> list[Lesson]:
 
     vocabulary = load_vocabulary(checkpoint.folder, checkpoint.config)
     template = detect(vocabulary)
-    tokenizer, budget = Tokenizer(checkpoint.folder, template.tokens), Budget(PROMPT_TOKENS, SUFFIX_TOKENS, 0)
-    found, places = [], list(_places())
-    for path, lines, row in random.Random(SEED).choices(places, k=count):
-        prefix = "".join(f"{line}\n" for line in lines[:row])
-        suffix = "".join(f"\n{line}" for line in lines[row + WRITTEN_LINES :])
+    tokenizer, budget = Tokenizer(checkpoint.folder, template.tokens), Budget.of(PROMPT_TOKENS)
+    rng, found, places = random.Random(SEED), [], list(_places(LONGEST_PASSAGE))
+    for path, prefix, rest in rng.choices(places, k=count):
+        last = rest.find("\n", rng.randint(SHORTEST_PASSAGE, LONGEST_PASSAGE))
+        text, suffix = (rest[:last], rest[last:]) if last >= 0 else (rest, "")
         prompt = build(CompletionRequest(path, path, prefix, suffix), tokenizer, template, budget)
-        written = tokenizer.encode(prompt.healed + "\n".join(lines[row : row + WRITTEN_LINES]))
+        written = tokenizer.encode(prompt.healed + text)[:LONGEST_STRETCH]
         written.append(vocabulary[template.stops[0]])
         found.append(Lesson(prompt.tokens, written, [1.0] * len(written)))
     return found
 
 
-def _places() -> Iterator[tuple[str, list[str], int]]:
-    """(path, lines, row) of every line that is worth typing, where a prompt is full."""
+def _places(least: int) -> Iterator[tuple[str, str, str]]:
+    """(path, text above, the rest) of every line that is worth typing, where at least so many characters follow."""
     for folder in (Path(file).parent for file in (habitab_adapters.__file__, config.__file__, __file__)):
         for file in sorted(folder.glob("*.py")):
-            lines = file.read_text(encoding="utf-8").split("\n")
-            rows = range(12 * WRITTEN_LINES, len(lines) - WRITTEN_LINES)
-            yield from ((file.name, lines, row) for row in rows if is_worth_typing(lines[row]))
+            text, begin = file.read_text(encoding="utf-8"), 0
+            for line in text.splitlines(keepends=True):
+                if is_worth_typing(line) and len(text) - begin >= least:
+                    yield file.name, text[:begin], text[begin:]
+                begin += len(line)
 
 
 def _result(turns: Sequence[Turn], losses: tuple[float, float, float]) -> dict[str, Any]:

@@ -121,32 +121,25 @@ class Tuned(nn.Module):
 
     def _write(self, lessons: Sequence[Lesson], memory: Memory) -> tuple[Tensor, Memory]:
         """The hidden states behind what is in `memory`, and that with what was written but its last token."""
-        inputs = [[lesson.prompt[-1], *lesson.written[:-1]] for lesson in lessons]
-        x, cos, sin = self._embedded(inputs, [len(keys) for keys, _ in memory[0]])
-        sizes, known = [len(ids) for ids in inputs], Memory()
-        for block, before in zip(self.blocks, memory, strict=True):
-            q, k, v = self._heads(block.qkv(normed(x, block.norm, self.config.rms_eps)), cos, sin)
-            new = zip(before, k.split(sizes), v.split(sizes), strict=True)
-            seen = [(torch.cat([keys, k]), torch.cat([values, v])) for (keys, values), k, v in new]
-            x = x + block.output(torch.cat([_attended(one, *kv) for one, kv in zip(q.split(sizes), seen, strict=True)]))
-            x = x + block.down(gated(block.gate_up(normed(x, block.mlp_norm, self.config.rms_eps))))
-            known.append([(keys.detach(), values.detach()) for keys, values in seen])
-        return normed(x, self.norm, self.config.rms_eps), known
+        return self._through([[lesson.prompt[-1], *lesson.written[:-1]] for lesson in lessons], memory)
 
     @torch.no_grad()
     def _read(self, prompts: Sequence[Sequence[int]]) -> Memory:
-        x, cos, sin = self._embedded(prompts, [0] * len(prompts))
-        sizes, eps, memory = [len(ids) for ids in prompts], self.config.rms_eps, Memory()
-        for block in self.blocks:
+        nothing = torch.empty(0, self.config.kv_heads, self.config.head_dim, dtype=self.kind, device=self.embed.device)
+        return self._through(prompts, [[(nothing, nothing)] * len(prompts)] * len(self.blocks))[1]
+
+    def _through(self, texts: Sequence[Sequence[int]], memory: Memory) -> tuple[Tensor, Memory]:
+        """The last hidden states, normed, of each token behind what is in `memory`, and that with the tokens."""
+        x, cos, sin = self._embedded(texts, [len(keys) for keys, _ in memory[0]])
+        sizes, eps, known = [len(ids) for ids in texts], self.config.rms_eps, Memory()
+        for block, before in zip(self.blocks, memory, strict=True):
             q, k, v = self._heads(block.qkv(normed(x, block.norm, eps)), cos, sin)
-            memory.append(list(zip(k.split(sizes), v.split(sizes), strict=True)))
-            if block is self.blocks[-1]:
-                break
-            x = x + block.output(
-                torch.cat([_attended(one, *kv) for one, kv in zip(q.split(sizes), memory[-1], strict=True)])
-            )
+            new = zip(before, k.split(sizes), v.split(sizes), strict=True)
+            seen = [(torch.cat([keys, k]), torch.cat([values, v])) for (keys, values), k, v in new]
+            x = x + block.output(torch.cat([_attended(one, *kv) for one, kv in zip(q.split(sizes), seen, strict=True)]))
             x = x + block.down(gated(block.gate_up(normed(x, block.mlp_norm, eps))))
-        return memory
+            known.append([(keys.detach(), values.detach()) for keys, values in seen])
+        return normed(x, self.norm, eps), known
 
     def _embedded(self, texts: Sequence[Sequence[int]], begins: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
         """Tokens one behind the other `[N, width]`, and the rotations of their positions."""

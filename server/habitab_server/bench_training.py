@@ -227,7 +227,8 @@ def lessons(checkpoint: Checkpoint, count: int) -> list[Lesson]:
     template = detect(vocabulary)
     tokenizer, budget = Tokenizer(checkpoint.folder, template.tokens), Budget.of(PROMPT_TOKENS)
     rng, found, places = random.Random(SEED), [], list(_places(LONGEST_PASSAGE))
-    for path, prefix, rest in rng.choices(places, k=count):
+    for path, content, begin in rng.choices(places, k=count):
+        prefix, rest = content[:begin], content[begin:]
         last = rest.find("\n", rng.randint(SHORTEST_PASSAGE, LONGEST_PASSAGE))
         text, suffix = (rest[:last], rest[last:]) if last >= 0 else (rest, "")
         prompt = build(CompletionRequest(path, path, prefix, suffix), tokenizer, template, budget)
@@ -237,14 +238,14 @@ def lessons(checkpoint: Checkpoint, count: int) -> list[Lesson]:
     return found
 
 
-def _places(least: int) -> Iterator[tuple[str, str, str]]:
-    """(path, text above, the rest) of every line that is worth typing, where at least so many characters follow."""
+def _places(least: int) -> Iterator[tuple[str, str, int]]:
+    """(path, text, where it begins) of every line that is worth typing with at least so many characters behind it."""
     for folder in (Path(file).parent for file in (habitab_adapters.__file__, config.__file__, __file__)):
         for file in sorted(folder.glob("*.py")):
             text, begin = file.read_text(encoding="utf-8"), 0
             for line in text.splitlines(keepends=True):
                 if is_worth_typing(line) and len(text) - begin >= least:
-                    yield file.name, text[:begin], text[begin:]
+                    yield file.name, text, begin
                 begin += len(line)
 
 

@@ -84,6 +84,7 @@ def better(*_: object) -> dict[str, object]:
         "exact_points": [5.0, 15.0],
         "saved_before": 100,
         "saved_after": 100,
+        "saved_ratio": [0.9, 1.1],
         "bits_before": 1.0,
         "bits_after": 0.9,
         "bits_ratio": [0.85, 0.95],
@@ -112,7 +113,8 @@ def test_what_is_better_is_promoted_and_served(
     ("change", "reason"),
     [
         ({"bits_ratio": [0.9, 1.01]}, "not surely better"),
-        ({"saved_after": 99}, "fewer characters"),
+        ({"saved_after": 70, "saved_ratio": [0.5, 0.9]}, "fewer characters"),
+        ({"saved_after": 99, "exact_after": 0.2}, "fewer characters"),
         ({"parsed_points": [-9.0, -0.5]}, "breaks the syntax"),
     ],
 )

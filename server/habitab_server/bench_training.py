@@ -57,7 +57,7 @@ def measure(base: Path | None, tokens: int) -> dict[str, Any]:
             "transformers and peft are not installed: run pip install 'habitab[bench]' and try again."
         )
     threads = thread_count(EngineSettings())
-    prepare_environment(EngineSettings(threads=threads))  # before torch is imported
+    prepare_environment(EngineSettings(threads=threads), learning=True)  # before torch is imported
     import torch
 
     from habitab_adapters.training import Course

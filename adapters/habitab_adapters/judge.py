@@ -103,16 +103,11 @@ def _shares(sums: Array) -> tuple[Array, Array]:
 
 
 def reasons(own: Mapping[str, Any]) -> tuple[str, ...]:
-    """What speaks against it; nothing if it is better.
-
-    The characters hang on a few long lines, so that chance moves them by a tenth: fewer count where that is sure, or
-    where no more cursors are right either.
-    """
+    """What speaks against it; nothing if it is better."""
     found = []
     if own["bits_ratio"] is None or own["bits_ratio"][1] >= 1:
         found.append("It is not surely better on your own later lines.")
-    fewer = own["saved_after"] < own["saved_before"]
-    if fewer and (own["saved_ratio"][1] < 1 or own["exact_after"] <= own["exact_before"]):
+    if own["saved_after"] < own["saved_before"]:
         found.append("It would have saved you fewer characters.")
     if own["parsed_points"] is not None and own["parsed_points"][1] < 0:
         found.append("What it suggests breaks the syntax of your files more often.")

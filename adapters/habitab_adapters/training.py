@@ -39,8 +39,8 @@ PATIENCE = 3  # steps in a row whose gradients may be no numbers
 
 @dataclass(frozen=True, slots=True)
 class Course:
-    """How an adapter is trained; rate and `hold` are the best of what was tried (README), a batch is one long example,
-    the rest is usual."""
+    """How an adapter is trained; rate and `hold` are the best of what was tried (FINDINGS.md), a batch is one long
+    example, the rest is usual."""
 
     rank: int = 16
     alpha: float = 32.0

@@ -10,11 +10,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
+# On a busy machine two threads that wait for each other awake take many times as long.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 _HOME = tempfile.mkdtemp(prefix="habitab-tests-")
 os.environ["HABITAB_HOME"] = _HOME
 
 import pytest  # noqa: E402
 import torch  # noqa: E402
+from hypothesis import settings  # noqa: E402
 from safetensors.torch import save_file  # noqa: E402
 
 from habitab_engine.base_files import EMBEDDED, ModelConfig  # noqa: E402
@@ -22,6 +25,10 @@ from habitab_engine.config import EngineSettings  # noqa: E402
 from habitab_engine.engine import Engine  # noqa: E402
 from habitab_engine.kernels import usable  # noqa: E402
 from habitab_engine.native import fills  # noqa: E402
+
+# Nothing is timed on machines that others share.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 TINY = {
     "model_type": "llama",

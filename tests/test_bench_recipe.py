@@ -7,12 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from habitab_adapters import evaluate, library
+from habitab_adapters import evaluate, learn, library
 from habitab_adapters.training import Course
 from habitab_engine.errors import InputError
 from habitab_server import bench_recipe
 from habitab_server.bench_recipe import HEAD, measure, recipes, table
 from histories import History
+
+pytestmark = pytest.mark.usefixtures("plain_cpu")
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +45,8 @@ def test_all_recipes_are_asked_the_same_lines_and_nothing_is_done_twice(
     repo: Path, tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(library, "TOKENS", 3_000)
+    for name, number in (("MOST_PASSAGES", 4), ("MOST_STRETCHES", 8), ("MOST_SELECTING", 2), ("REHEARSED", 4)):
+        monkeypatch.setattr(learn, name, number)
 
     def run(tries: list[str]) -> dict[str, object]:
         return measure(tiny_base, repo, tries, 8, 600.0, tmp_path, lambda *_: None)

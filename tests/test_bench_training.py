@@ -83,8 +83,8 @@ def test_turns_have_the_same_batches_and_the_first_is_not_counted(small: Path, m
 
     monkeypatch.setattr(Training, "_backward", ours)
     monkeypatch.setattr(Theirs, "train", theirs)
-    result = bench_training.measure(small, 3_000)
-    assert own == other and len(own) == 6 and all(len(batch) == Course().batch for batch in own)
+    result = bench_training.measure(small, 1_500)
+    assert own == other and len(own) == 4 and all(len(batch) == Course().batch for batch in own)
     assert result["tokens"] == sum(len(one.prompt) + len(one.written) for batch in own[1:] for one in batch)
 
 

@@ -47,7 +47,7 @@ def run(engine: Engine, wanted: Task, cancelled=go_on, text: str = CODE) -> Gene
     return generate(engine.model, slot, engine.tokenizer, logits, wanted, cancelled)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     st.sampled_from([b"", b"\n    ", b" ret", b"("]),
     st.text(st.characters(codec="ascii", exclude_categories=("Cc",)), max_size=8),
@@ -155,7 +155,7 @@ class Drafts(Recall):
         self.draft = draft  # type: ignore[method-assign]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(st.lists(st.integers(0, 2), max_size=10), min_size=1, max_size=8), st.integers(1, 30))
 def test_drafts_never_change_the_text(tiny_engine: Engine, wrongs: list[list[int]], most: int) -> None:
     """Drafts of the true tokens, of which some are wrong, at any place and of any length."""

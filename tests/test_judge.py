@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import pytest
+
 from habitab_adapters.evaluate import Known
-from habitab_adapters.judge import compared
+from habitab_adapters.judge import compared, reasons
 
 
 def known(exact: int, bits: float) -> Known:
@@ -26,3 +28,22 @@ def test_a_gain_in_every_commit_is_sure_and_none_is_not() -> None:
         assert found["exact_points"] == [0.0, 0.0]
         assert found["saved_before"] == found["saved_after"] == 9 * 30 and found["saved_ratio"] == [1.0, 1.0]
         assert found["parsed_before"] == found["parsed_after"] == 0.5 and found["parsed_points"] == [0.0, 0.0]
+
+
+BETTER = {"bits_ratio": [0.85, 0.95], "saved_before": 100, "saved_after": 100, "parsed_points": [-1.0, 1.0]}
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({}, []),
+        ({"bits_ratio": [0.9, 1.01]}, ["not surely better"]),
+        ({"bits_ratio": None}, ["not surely better"]),
+        ({"saved_after": 99}, ["fewer characters"]),
+        ({"parsed_points": [-9.0, -0.5]}, ["breaks the syntax"]),
+        ({"saved_after": 99, "parsed_points": [-9.0, -0.5]}, ["fewer characters", "breaks the syntax"]),
+    ],
+)
+def test_each_fault_is_a_reason_of_its_own(change: dict[str, object], words: list[str]) -> None:
+    found = reasons(BETTER | change)
+    assert len(found) == len(words) and all(word in sentence for word, sentence in zip(words, found, strict=True))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from habitab_engine import memory as module
@@ -40,7 +40,6 @@ texts = st.lists(st.sampled_from(["a = b\n", "f(x)\n", "  g(y, z)\n", "return a\
 
 
 @given(st.lists(st.tuples(st.sampled_from("ab"), texts), max_size=6), texts)
-@settings(deadline=None)
 def test_a_prediction_is_the_share_of_what_followed_the_longest_match(updates, context) -> None:
     memory, documents = new_memory(), {}
     for document, text in updates:

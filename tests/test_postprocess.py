@@ -185,7 +185,7 @@ STEPS = st.lists(st.sampled_from(["if a:", "  if a:", "  b()", "    b()", "\tb()
     written=STEPS.map(lambda lines: "\n" + "\n".join(lines)),
     begun=st.sampled_from(["x", "  x", "\tx", "if a:"]),
 )
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=250)
 def test_fitting_the_indentation_twice_changes_nothing(unit: str, written: str, begun: str) -> None:
     head = f"if a:\n{unit}if b:\n{unit}{unit}c()\n"
     around = Surroundings(head + begun, "", "python")
@@ -193,14 +193,14 @@ def test_fitting_the_indentation_twice_changes_nothing(unit: str, written: str, 
     assert indentation(once, around) == once
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(TEXT, AROUND)
 def test_cleaning_twice_changes_nothing(text: str, around: Surroundings) -> None:
     once, _ = clean(text, around)
     assert clean(once, around)[0] == once
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(TEXT, AROUND)
 def test_only_indentation_ever_grows(text: str, around: Surroundings) -> None:
     def visible(part: str) -> str:
@@ -209,13 +209,11 @@ def test_only_indentation_ever_grows(text: str, around: Surroundings) -> None:
     assert visible(text).startswith(visible(clean(text, around)[0]))
 
 
-@settings(deadline=None)
 @given(TEXT, st.sampled_from(["<|endoftext|>", "<fim_suffix>", "<file_sep>", "<|im_end|>"]), TEXT, AROUND)
 def test_a_special_token_is_never_shown(left: str, token: str, right: str, around: Surroundings) -> None:
     assert token not in clean(left + token + right, around)[0]
 
 
-@settings(deadline=None)
 @given(TEXT, AROUND)
 def test_a_dropped_suggestion_has_a_reason(text: str, around: Surroundings) -> None:
     shown, reason = clean(text, around)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
@@ -52,7 +52,6 @@ def wanted(data: Examples) -> list[tuple[int, int, int, float]]:
     return sorted(found)
 
 
-@settings(deadline=None)
 @given(lengths=LENGTHS, most=st.integers(1, 100))
 def test_packed_batches_hold_what_counts_and_no_padding(lengths: list[int], most: int) -> None:
     data = examples(lengths)
@@ -63,7 +62,6 @@ def test_packed_batches_hold_what_counts_and_no_padding(lengths: list[int], most
         assert len(batch.tokens) <= most or len(batch.lengths) == 1
 
 
-@settings(deadline=None)
 @given(lengths=LENGTHS, eighth=st.integers(LONGEST, 2 * LONGEST))
 def test_filled_batches_hold_the_same_in_few_shapes(lengths: list[int], eighth: int) -> None:
     data = examples(lengths)
@@ -75,7 +73,6 @@ def test_filled_batches_hold_the_same_in_few_shapes(lengths: list[int], eighth: 
         assert int(batch.ends.diff().max()) <= LONGEST and int(batch.positions.max()) < LONGEST
 
 
-@settings(deadline=None)
 @given(lengths=LENGTHS, steps=st.integers(1, 9), passes=st.integers(1, 3), seed=st.integers(0, 9))
 def test_a_schedule_takes_every_example_equally_often(lengths: list[int], steps: int, passes: int, seed: int) -> None:
     total = sum(lengths) * passes

@@ -98,7 +98,7 @@ def test_a_block_with_a_closing_bracket_has_it_at_times() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(text=st.text(alphabet="ab({[)]}:'\"# \t\n\x0c\x85é", max_size=400), seed=st.integers(0, 9))
 def test_a_gap_lies_in_any_text_and_holds_something(kind: str, text: str, seed: int) -> None:
     gap = draw(kind, Page.of(text, "a.py"), Random(seed))
@@ -108,7 +108,7 @@ def test_a_gap_lies_in_any_text_and_holds_something(kind: str, text: str, seed: 
         assert text[gap.start : gap.end].strip()
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(text=st.text(alphabet="ab() \n", max_size=200), seed=st.integers(0, 9))
 def test_with_nothing_behind_it_a_gap_ends_with_a_line(text: str, seed: int) -> None:
     page = Page.of(text, "a.py")

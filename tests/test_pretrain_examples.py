@@ -79,7 +79,7 @@ def nothing(*_: object) -> None:
     pass
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.text(alphabet="ab(): \t\n\"'é中🐍\x0c", min_size=10, max_size=200), st.integers(0, 9))
 def test_path_suffix_prefix_and_middle_make_the_document_again(text: str, seed: int) -> None:
     for example in made({"é/a.py": text}, FILLING, seed):
@@ -138,7 +138,7 @@ def test_plain_text_ends_with_the_document_only() -> None:
     assert ends == {True, False}
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     st.text(alphabet="ab \n", max_size=40),
     st.text(alphabet="ab\"'é中\n ", min_size=1, max_size=40),

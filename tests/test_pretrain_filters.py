@@ -6,7 +6,7 @@ import random
 import tomllib
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from habitab_adapters.pretrain import filters, licences
@@ -81,7 +81,6 @@ def test_other_and_unknown_licences_permit_nothing(said: str) -> None:
     assert licences.permissive(said) == ""
 
 
-@settings(deadline=None)
 @given(st.lists(st.sampled_from(["MIT", "GPL-2", "ISC", "and", "OR", "(", ")", "/", ",", "with"]), max_size=12))
 def test_what_holds_gpl_beside_everything_is_never_permitted(words: list[str]) -> None:
     said = " ".join(words)
@@ -280,7 +279,6 @@ def test_what_nobody_typed_is_left_out(text: str, fault: str) -> None:
     assert filters.fault_of_text(text) == fault
 
 
-@settings(deadline=None)
 @given(TEXTS)
 def test_any_text_gets_an_answer_and_one_line_end(text: str) -> None:
     decoded = filters.decode(text.encode())
@@ -288,7 +286,6 @@ def test_any_text_gets_an_answer_and_one_line_end(text: str) -> None:
     assert isinstance(filters.fault_of_text(decoded), str)
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_bytes_are_text_or_nothing(data: bytes) -> None:
     text = filters.decode(data)
@@ -298,7 +295,6 @@ def test_bytes_are_text_or_nothing(data: bytes) -> None:
 # ---- how much of a package ----
 
 
-@settings(deadline=None)
 @given(
     st.dictionaries(st.sampled_from([f"{d}/f{i}.py" for d in ("src", "tests") for i in range(9)]), TEXTS),
     st.integers(0, 2000),
@@ -392,7 +388,6 @@ def test_the_same_seed_gives_the_same_signature_and_memory_grows_by_blocks() -> 
     assert sum(map(known.seen, texts)) < 5 and all(map(known.seen, texts[::500]))
 
 
-@settings(deadline=None)
 @given(TEXTS)
 def test_any_text_has_been_seen_once_it_was_given(text: str) -> None:
     known = NearDuplicates()

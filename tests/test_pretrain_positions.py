@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from habitab_adapters.pretrain.positions import (
@@ -31,7 +31,6 @@ def asked(content: list[str], number: int, added: set[int]) -> dict[str, Questio
     return {question.task: question for question in questions(Place(change(added), number), content)}
 
 
-@settings(deadline=None)
 @given(LINES, st.data())
 def test_prefix_text_and_suffix_are_the_file_without_what_comes_later(content: list[str], data: st.DataObject) -> None:
     number = data.draw(st.sampled_from([i for i, line in enumerate(content) if line.strip()] or [-1]))
@@ -78,7 +77,6 @@ def test_a_block_was_written_whole_and_has_two_to_eight_lines() -> None:
     assert block_around(1, ["f()", *["    x = " + "1" * 180] * 2], frozenset(range(3))) is None
 
 
-@settings(deadline=None)
 @given(st.lists(st.lists(st.integers(0, 50), unique=True, max_size=6), max_size=6))
 def test_every_commit_has_its_turn_before_any_has_a_second(numbers: list[list[int]]) -> None:
     every = [change(set(asked), tuple(asked), f"c{i}") for i, asked in enumerate(numbers)]

@@ -111,7 +111,7 @@ def test_snippets_that_do_not_fit_are_left_out_from_the_front() -> None:
 
 
 @pytest.mark.parametrize("template", [HABITAB, PLAIN])
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.text(max_size=300), st.text(max_size=300), st.integers(0, 40))
 def test_the_budget_holds_for_any_text(template: object, prefix: str, suffix: str, times: int) -> None:
     asked = request(prefix * times, suffix * times)

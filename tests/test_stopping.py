@@ -3,7 +3,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from drawing import drawn
@@ -197,7 +197,6 @@ CODE = st.text(alphabet="ab1 \t\n(){}[]\"'`#/*:;,=<|>│é", max_size=80)
 AROUND = st.builds(Surroundings, CODE, CODE, st.sampled_from([*sorted(LANGUAGES), ""]), st.booleans())
 
 
-@settings(deadline=None)
 @given(CODE, AROUND)
 def test_never_keeps_more_than_there_is(text: str, around: Surroundings) -> None:
     stop = first_stop(text, around)

@@ -81,7 +81,6 @@ def agree(files: Files, encoder: Encoder, counting: dict[str, str], context: str
 
 @pytest.mark.parametrize("encoder", [ENCODER, LETTERS])
 @given(steps=steps, context=texts)
-@settings(deadline=None)
 def test_matches_are_those_of_a_naive_search_whatever_comes_and_goes(encoder, steps, context) -> None:
     files, reference = Files(encoder, lambda: None), Reference()
     for step in steps:
@@ -91,7 +90,6 @@ def test_matches_are_those_of_a_naive_search_whatever_comes_and_goes(encoder, st
 
 
 @given(before=steps, during=steps, context=texts)
-@settings(deadline=None)
 def test_what_happens_during_a_build_is_not_lost(before, during, context) -> None:
     """The builder pauses without its lock: whatever another thread does then must hold afterwards."""
     happening = [step for step in during if step[0] in ("remove", "hide", "show")]
@@ -111,7 +109,7 @@ def test_what_happens_during_a_build_is_not_lost(before, during, context) -> Non
 
 
 @given(st.lists(texts, min_size=1, max_size=40))
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 def test_small_segments_grow_together(contents: list[str]) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(suffixes, "SEGMENT", 100)

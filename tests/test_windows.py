@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from habitab_engine.base_files import EMBEDDED
@@ -64,7 +64,6 @@ def naive(texts: list[list[int]], context: list[int]) -> tuple[int, list[tuple[i
     ("encoder", "block", "many"), [(ENCODER, 2, 2000), (LETTERS, 512, 2000), (LETTERS, 3, 9), (LETTERS, 3, 0)]
 )
 @given(steps=st.lists(st.tuples(st.integers(0, 1), edits, holes), max_size=12), context=words)
-@settings(deadline=None)
 def test_matches_are_those_of_a_naive_search_after_any_edits(encoder, block, many, steps, context) -> None:
     documents, windows = [Document(encoder), Document(encoder)], Windows(encoder.width)
     with pytest.MonkeyPatch.context() as patch:
@@ -88,7 +87,6 @@ def test_matches_are_those_of_a_naive_search_after_any_edits(encoder, block, man
 
 
 @given(st.lists(st.tuples(edits, holes), max_size=8))
-@settings(deadline=None)
 def test_an_edited_document_is_as_if_written_anew(steps) -> None:
     document, windows, text = Document(ENCODER), Windows(ENCODER.width), LONG
     windows.exchange([], document.update(text, None)[0].new)

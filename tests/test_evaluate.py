@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from habitab_adapters.evaluate import CURSORS, Known, View, _as_sound, ask_all
+from habitab_adapters.evaluate import CURSORS, SHOWN_COST, Known, View, _as_sound, ask_all, net_characters
 from habitab_adapters.ledger import Ledger
 from habitab_adapters.lines import Line, plan_of
 from habitab_adapters.repository import Repository
@@ -53,7 +53,7 @@ def test_lines_are_asked_at_several_cursors_and_a_killed_run_comes_to_the_same(
     found = asked(history, path, View())
     assert len(found) == 4 and all(known.asked == CURSORS and known.bits > 0 and known.bytes > 3 for known in found)
     assert all(known.exact <= known.parsed <= known.suggested <= known.asked for known in found)
-    assert any(known.exact for known in found) and all(bool(known.exact) == bool(known.saved) for known in found)
+    assert any(known.exact for known in found) and all(known.exact or known.net <= 0 for known in found)
     whole = path.read_bytes()
     path.write_bytes(whole[:-5])  # killed while the last line was written
     again = asked(history, path, View())
@@ -88,6 +88,24 @@ def test_columns_that_share_their_prompts_come_to_what_each_comes_to_alone(histo
         alone = asked(history, tmp_path / f"{name}.jsonl", view)
         assert [k.bits for k in both[name]] == pytest.approx([k.bits for k in alone], rel=0.01)
         assert [k.exact for k in both[name]] == [k.exact for k in alone]
+
+
+@pytest.mark.parametrize(
+    ("shown", "net"),
+    [
+        ({4: "return width", 7: "urn width"}, 11),  # taken at once, by one key
+        ({4: "", 7: "urn width"}, 8),
+        ({4: "pass", 7: "urn width"}, 8 - 4 * SHOWN_COST),
+        ({4: "return height", 7: "urn width", 12: "idth"}, 3 - 13 * SHOWN_COST),  # typed through until it is wrong
+        ({4: "pass", 7: "", 12: "height"}, -10 * SHOWN_COST),
+        ({4: "", 7: ""}, 0),
+    ],
+)
+def test_net_characters_are_what_is_accepted_less_keys_and_what_is_shown_in_vain(
+    shown: dict[int, str], net: float
+) -> None:
+    line = Line("1", "shape.py", [], "    return width", [], [])
+    assert net_characters(line, shown) == pytest.approx(net)
 
 
 def test_a_suggestion_is_as_sound_as_the_true_line_or_breaks_the_file() -> None:

@@ -84,9 +84,9 @@ def better(*_: object) -> dict[str, object]:
         "exact_before": 0.2,
         "exact_after": 0.3,
         "exact_points": [5.0, 15.0],
-        "saved_before": 100,
-        "saved_after": 100,
-        "saved_ratio": [0.9, 1.1],
+        "net_before": 100.0,
+        "net_after": 100.0,
+        "net_gain": [-9.0, 9.0],
         "bits_before": 1.0,
         "bits_after": 0.9,
         "bits_ratio": [0.85, 0.95],
@@ -114,7 +114,7 @@ def test_what_is_better_is_promoted_and_served(
 def test_what_is_not_surely_better_changes_nothing(
     home: Home, tiny_base: Path, history: History, quick: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Judge, "after", lambda *_: better() | {"saved_after": 99})
+    monkeypatch.setattr(Judge, "after", lambda *_: better() | {"net_after": 99.9})
     outcome = learn(home, tiny_base, [history.folder], author="ada@x.org", seconds=60)
     assert outcome.verdict == "kept" and "fewer characters" in outcome.reasons[0]
     assert Registry(home, tiny_base).active is None and Registry(home, tiny_base).versions() == []

@@ -20,8 +20,9 @@ from habitab_adapters.ledger import Ledger
 from habitab_adapters.lines import Line, Plan
 from habitab_adapters.repository import Checkout, Repository
 from habitab_adapters.workbench import Workbench
+from habitab_engine import gate
 from habitab_engine.checkpoint import Checkpoint
-from habitab_engine.config import EngineSettings
+from habitab_engine.config import EngineSettings, Settings
 from habitab_engine.engine import Engine
 from habitab_engine.symbols import faults
 from habitab_engine.syntax import language_of
@@ -29,6 +30,7 @@ from habitab_engine.types import SOURCES, CompletionRequest
 
 CURSORS = 4  # of a line: one more costs a tenth of the first
 PATIENCE_MS = 60_000.0  # a slow machine changes nothing
+SHOWN_COST = 0.2  # of a character that is shown and not accepted
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,14 +43,14 @@ class View:
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """One line: how many cursors were asked, at how many the rest of the line was suggested to the letter, and how many
-    characters the first of those saves; the bits of all of it from its first character on, and its length in bytes of
-    UTF-8; at how many anything was suggested, and how often the file could then be parsed no worse than with the true
-    line."""
+    """One line: how many cursors were asked, and at how many the rest of the line was suggested to the letter; the net
+    characters that a typist saves by what is shown there; the bits of all of it from its first character on, and its
+    length in bytes of UTF-8; at how many anything was suggested, and how often the file could then be parsed no worse
+    than with the true line."""
 
     asked: int
     exact: int
-    saved: int
+    net: float
     bits: float
     bytes: int
     suggested: int
@@ -60,18 +62,35 @@ def ask(engine: Engine, bench: Workbench, line: Line, view: View) -> Known:
     first = line.cursors[0]
     bits, size = bits_of(engine, _request(bench, line, first, view), line.rest(first))
     cursors = line.spread(CURSORS)
-    rests = {cursor: _suggested(engine, _request(bench, line, cursor, view)) for cursor in cursors}
-    right = [cursor for cursor, rest in rests.items() if rest == line.rest(cursor)]
-    written = [line.text[:cursor] + rest for cursor, rest in rests.items() if rest]
+    found = {cursor: _suggested(engine, _request(bench, line, cursor, view)) for cursor in cursors}
+    written = [line.text[:cursor] + rest for cursor, (rest, _) in found.items() if rest]
     return Known(
         asked=len(cursors),
-        exact=len(right),
-        saved=len(line.rest(right[0])) if right else 0,
+        exact=sum(rest == line.rest(cursor) for cursor, (rest, _) in found.items()),
+        net=net_characters(line, {cursor: rest if is_shown else "" for cursor, (rest, is_shown) in found.items()}),
         bits=bits,
         bytes=size,
         suggested=len(written),
         parsed=len(_as_sound(line, written)),
     )
+
+
+def net_characters(line: Line, shown: Mapping[int, str]) -> float:
+    """The characters that a typist accepts, less one for the key that does it and `SHOWN_COST` for each of those that
+    are shown in vain, as in the replay. `shown` has by rising cursor what would be shown there ("" for nothing).
+
+    What is on the screen stays there while it is typed through, and counts once.
+    """
+    lost, screen = 0.0, ""
+    for cursor, rest in shown.items():
+        typed = line.text[:cursor]
+        if screen.startswith(typed) and screen != typed:
+            continue
+        screen = typed + rest
+        if rest and rest == line.rest(cursor):
+            return len(rest) - 1 - lost
+        lost += SHOWN_COST * len(rest)
+    return -lost
 
 
 def _as_sound(line: Line, written: Sequence[str]) -> list[str]:
@@ -99,9 +118,13 @@ def _request(bench: Workbench, line: Line, cursor: int, view: View) -> Completio
     )
 
 
-def _suggested(engine: Engine, request: CompletionRequest) -> str:
+def _suggested(engine: Engine, request: CompletionRequest) -> tuple[str, bool]:
+    """The first line of what is suggested, "" if nothing is, and whether the server would show it."""
     found = engine.complete(request, threading.Event()).suggestions
-    return found[0].text.partition("\n")[0].rstrip() if found else ""
+    if not found:
+        return "", False
+    is_shown = gate.worth_showing(found[0].text, found[0].logprobs, Settings().show_threshold)
+    return found[0].text.partition("\n")[0].rstrip(), is_shown and not gate.why_not(request)
 
 
 def ask_all(

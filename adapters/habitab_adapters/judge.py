@@ -72,11 +72,11 @@ def compared(before: Sequence[Known], after: Sequence[Known], commits: Sequence[
     for commit, old, new in zip(commits, before, after, strict=True):
         sums[names[commit]] += (
             *(old.asked, old.bytes, old.exact, new.exact),
-            *(old.bits, new.bits, old.saved, new.saved),
+            *(old.bits, new.bits, old.net, new.net),
             *(old.suggested, new.suggested, old.parsed, new.parsed),
         )
     drawn = resamples(len(names)) @ sums
-    asked, size, exact, exact_new, bits, bits_new, saved, saved_new, *_ = sums.sum(0)
+    asked, size, exact, exact_new, bits, bits_new, net, net_new, *_ = sums.sum(0)
     points = 100 * (drawn[:, 3] - drawn[:, 2]) / drawn[:, 0]
     sound, sound_new = _shares(sums.sum(0, keepdims=True))
     return {
@@ -85,9 +85,9 @@ def compared(before: Sequence[Known], after: Sequence[Known], commits: Sequence[
         "exact_before": round(exact / asked, 4),
         "exact_after": round(exact_new / asked, 4),
         "exact_points": interval(points),
-        "saved_before": int(saved),
-        "saved_after": int(saved_new),
-        "saved_ratio": interval(drawn[:, 7] / np.maximum(drawn[:, 6], 1)),
+        "net_before": round(net, 1),
+        "net_after": round(net_new, 1),
+        "net_gain": interval(drawn[:, 7] - drawn[:, 6]),
         "bits_before": round(bits / size, 4),
         "bits_after": round(bits_new / size, 4),
         "bits_ratio": interval(drawn[:, 5] / drawn[:, 4]),
@@ -107,8 +107,8 @@ def reasons(own: Mapping[str, Any]) -> tuple[str, ...]:
     found = []
     if own["bits_ratio"] is None or own["bits_ratio"][1] >= 1:
         found.append("It is not surely better on your own later lines.")
-    if own["saved_after"] < own["saved_before"]:
-        found.append("It would have saved you fewer characters.")
+    if own["net_after"] < own["net_before"]:
+        found.append("What it shows would have saved you fewer characters.")
     if own["parsed_points"] is not None and own["parsed_points"][1] < 0:
         found.append("What it suggests breaks the syntax of your files more often.")
     return tuple(found)

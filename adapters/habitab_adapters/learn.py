@@ -2,8 +2,8 @@
 none is.
 
 What the newest commits hold is never trained on: the older third of them says when to stop, the rest decides, once.
-Promoted is what costs fewer bits on the person's own later lines, surely so, without saving fewer characters there or
-breaking their syntax, and what stays within the bounds of `bounds.py`; what is too strong there is weakened first.
+Promoted is what costs fewer bits on the person's own later lines, surely so, without saving fewer net characters there
+or breaking their syntax, and what stays within the bounds of `bounds.py`; what is too strong there is weakened first.
 """
 
 from __future__ import annotations

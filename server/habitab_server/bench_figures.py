@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 
 from habitab_adapters.estimates import FEWEST_COMMITS, Array, interval, plain, resamples
-
-SHOWN_COST = 0.2  # of a character that is shown and not accepted
+from habitab_adapters.evaluate import SHOWN_COST
 
 
 @dataclass(slots=True)

@@ -18,7 +18,7 @@ NEARLY_ALL = 0.9  # of the examples: more time would change little
 # What the metrics are called for a person, and which of them a table shows.
 _FIGURES = (
     ("own later lines right at the first try", "exact_before", "exact_after", ".3f", "exact_points", "points"),
-    ("characters that those save", "saved_before", "saved_after", ",", "saved_ratio", "times"),
+    ("characters that its suggestions save, net", "net_before", "net_after", ",.0f", "net_gain", "characters"),
     ("bits per byte of own later lines", "bits_before", "bits_after", ".3f", "bits_ratio", "times"),
 )
 

@@ -17,6 +17,9 @@ METRICS = {
     "exact_before": 0.2,
     "exact_after": 0.25,
     "exact_points": [2.0, 8.0],
+    "net_before": 1234.5,
+    "net_after": 1250.0,
+    "net_gain": [-80.25, 1111.0],
     "bits_before": 0.8,
     "bits_after": 0.7,
     "bits_ratio": [0.85, 0.9],
@@ -45,7 +48,8 @@ def outcome(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 def test_a_person_sees_a_table_and_what_serves(tmp_path: Path, outcome: dict[str, Any]) -> None:
     done = run(tmp_path, "learn", str(tmp_path), "--author", "ada@x.org", "--since", "2025-01-02", "--minutes", "3")
     assert done.exit_code == 0
-    assert "0.200" in done.stdout and "0.0123" in done.stdout
+    for figure in ("20.0%", "+2.0 to +8.0 points", "1,250", "-80 to +1,111 characters", "0.850 to 0.900", "0.0123"):
+        assert figure in done.stdout
     assert "It is better.\nThe adapter v1 serves from now on.\n" in done.stdout
     assert outcome["author"] == "ada@x.org" and outcome["seconds"] == 180 and outcome["since"].year == 2025
 

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 NEARLY_ALL = 0.9  # of the examples: more time would change little
 # What the metrics are called for a person, and which of them a table shows.
 _FIGURES = (
-    ("own later lines right at the first try", "exact_before", "exact_after", ".3f", "exact_points", "points"),
-    ("characters that its suggestions save, net", "net_before", "net_after", ",.0f", "net_gain", "characters"),
-    ("bits per byte of own later lines", "bits_before", "bits_after", ".3f", "bits_ratio", "times"),
+    ("own later lines right at the first try", "exact_before", "exact_after", ".1%", "exact_points", "+.1f", "points"),
+    ("characters saved by suggestions, net", "net_before", "net_after", ",.0f", "net_gain", "+,.0f", "characters"),
+    ("bits per byte of own later lines", "bits_before", "bits_after", ".3f", "bits_ratio", ".3f", "times"),
 )
 
 
@@ -69,8 +69,13 @@ def _unseen(metrics: Mapping[str, Any], minutes: float) -> list[str]:
 
 def _rows(metrics: Mapping[str, Any]) -> list[list[str]]:
     rows = [
-        [name, f"{metrics[old]:{form}}", f"{metrics[new]:{form}}", f"{spread[0]:.3f} to {spread[1]:.3f} {unit}"]
-        for name, old, new, form, between, unit in _FIGURES
+        [
+            name,
+            f"{metrics[old]:{form}}",
+            f"{metrics[new]:{form}}",
+            f"{spread[0]:{change}} to {spread[1]:{change}} {unit}",
+        ]
+        for name, old, new, form, between, change, unit in _FIGURES
         if (spread := metrics.get(between))
     ]
     if "strangers_bits_per_token" in metrics:

@@ -10,8 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
-# On a busy machine two threads that wait for each other awake take many times as long.
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 _HOME = tempfile.mkdtemp(prefix="habitab-tests-")
 os.environ["HABITAB_HOME"] = _HOME
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from habitab_adapters.evaluate import CURSORS, SHOWN_COST, Known, View, _as_sound, ask_all, net_characters
+from habitab_adapters.evaluate import CURSORS, Known, View, _as_sound, ask_all
 from habitab_adapters.ledger import Ledger
-from habitab_adapters.lines import Line, plan_of
+from habitab_adapters.lines import SHOWN_COST, Line, net_characters, plan_of
 from habitab_adapters.repository import Repository
 from habitab_engine.config import EngineSettings
 from habitab_engine.engine import Engine

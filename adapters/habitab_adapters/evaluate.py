@@ -17,7 +17,7 @@ from pathlib import Path
 from habitab_adapters.bits import bits_of
 from habitab_adapters.handwork import content_of
 from habitab_adapters.ledger import Ledger
-from habitab_adapters.lines import Line, Plan
+from habitab_adapters.lines import Line, Plan, net_characters
 from habitab_adapters.repository import Checkout, Repository
 from habitab_adapters.workbench import Workbench
 from habitab_engine import gate
@@ -30,7 +30,6 @@ from habitab_engine.types import SOURCES, CompletionRequest
 
 CURSORS = 4  # of a line: one more costs a tenth of the first
 PATIENCE_MS = 60_000.0  # a slow machine changes nothing
-SHOWN_COST = 0.2  # of a character that is shown and not accepted
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,24 +72,6 @@ def ask(engine: Engine, bench: Workbench, line: Line, view: View) -> Known:
         suggested=len(written),
         parsed=len(_as_sound(line, written)),
     )
-
-
-def net_characters(line: Line, shown: Mapping[int, str]) -> float:
-    """The characters that a typist accepts, less one for the key that does it and `SHOWN_COST` for each of those that
-    are shown in vain, as in the replay. `shown` has by rising cursor what would be shown there ("" for nothing).
-
-    What is on the screen stays there while it is typed through, and counts once.
-    """
-    lost, screen = 0.0, ""
-    for cursor, rest in shown.items():
-        typed = line.text[:cursor]
-        if screen.startswith(typed) and screen != typed:
-            continue
-        screen = typed + rest
-        if rest and rest == line.rest(cursor):
-            return len(rest) - 1 - lost
-        lost += SHOWN_COST * len(rest)
-    return -lost
 
 
 def _as_sound(line: Line, written: Sequence[str]) -> list[str]:

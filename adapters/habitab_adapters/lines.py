@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -20,6 +20,7 @@ from habitab_engine.errors import InputError
 from habitab_engine.postprocess import MINIMUM_TEXT
 
 SEED = 0
+SHOWN_COST = 0.2  # of a character that is shown and not accepted
 STRETCH = 6  # lines in a row that a sample takes: fewer would be no typing, more would be fewer commits
 MOST_COMMITS = 2_000  # whose patches are read; of a longer history, as many spread over it
 # Names of several words, which are neither a keyword nor prose; asked for behind `BEGUN` characters of them.
@@ -217,3 +218,21 @@ def _visits(commits: Sequence[Commit], files: Sequence[Added], chosen: Sequence[
         if numbers := typed.get((added.commit, added.path)):
             all_added = frozenset(number for hunk in added.hunks for number, _ in hunk)
             yield Visit(by_id[added.commit], added.path, tuple(sorted(numbers)), all_added)
+
+
+def net_characters(line: Line, shown: Mapping[int, str]) -> float:
+    """The characters that a typist accepts, less one for the key that does it and `SHOWN_COST` for each of those that
+    are shown in vain, as in the replay. `shown` has by rising cursor what would be shown there ("" for nothing).
+
+    What is on the screen stays there while it is typed through, and counts once.
+    """
+    lost, screen = 0.0, ""
+    for cursor, rest in shown.items():
+        typed = line.text[:cursor]
+        if screen.startswith(typed) and screen != typed:
+            continue
+        screen = typed + rest
+        if rest and rest == line.rest(cursor):
+            return len(rest) - 1 - lost
+        lost += SHOWN_COST * len(rest)
+    return -lost

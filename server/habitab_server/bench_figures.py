@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from habitab_adapters.estimates import FEWEST_COMMITS, Array, interval, plain, resamples
-from habitab_adapters.evaluate import SHOWN_COST
+from habitab_adapters.lines import SHOWN_COST
 
 
 @dataclass(slots=True)

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from habitab_adapters.evaluate import CURSORS, Known, View, _as_sound, ask_all
+from habitab_adapters.evaluate import CURSORS, Known, View, _as_sound, _suggested, ask_all
 from habitab_adapters.ledger import Ledger
 from habitab_adapters.lines import SHOWN_COST, Line, net_characters, plan_of
 from habitab_adapters.repository import Repository
 from habitab_engine.config import EngineSettings
 from habitab_engine.engine import Engine
 from habitab_engine.errors import InputError
+from habitab_engine.types import Completion, CompletionRequest, Suggestion
 from histories import History
 
 SHAPE = """class Shape:
@@ -129,3 +130,20 @@ def test_the_cursors_of_a_line_are_its_first_and_others_the_same_every_time(text
     assert len(found) == min(4, max(1, len(line.cursors) - 1)) and found == line.spread(4)
     assert line.spread(1) == found[:1]
     assert all(len(line.rest(cursor)) >= 2 for cursor in found[1:])  # a single character is never shown
+
+
+@pytest.mark.parametrize(
+    ("prefix", "logprob", "is_shown"),
+    [
+        ("def area(self):\n    return ", -0.1, True),
+        ("def area(self):\n    return ", -2.0, False),
+        ("a = ", -0.1, False),
+    ],
+)
+def test_shown_is_what_the_server_would_ask_for_and_is_sure_enough(
+    tiny_engine: Engine, monkeypatch: pytest.MonkeyPatch, prefix: str, logprob: float, is_shown: bool
+) -> None:
+    said = Completion((Suggestion("self.width\n", (logprob, logprob), "line"),), "", 1.0, 9, 0, 2)
+    monkeypatch.setattr(tiny_engine, "complete", lambda *_: said)
+    request = CompletionRequest("d", "shape.py", prefix, "\n")
+    assert _suggested(tiny_engine, request) == ("self.width", is_shown)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from habitab_adapters import frozen
-from habitab_adapters.frozen import Product, logits_of, products, shape, stacked
+from habitab_adapters.frozen import Product, logits_of, products, rounded, shape, stacked
 from habitab_engine.checkpoint import RowInt8, quantise_rows, whole
 from habitab_engine.native import multiplies
 
@@ -37,6 +37,23 @@ def test_compiled_products_and_their_gradients_are_those_of_torch(monkeypatch: p
     for ours, right, matrix in zip(compiled, plain, matrices(), strict=True):
         for got, wanted in zip(both(ours, shape(matrix)[1]), both(right, shape(matrix)[1]), strict=True):
             assert (got - wanted).abs().max() <= 1e-3 * wanted.abs().max()
+
+
+@needed
+def test_matrices_that_learn_are_rounded_in_products_and_get_their_gradients() -> None:
+    weights = [torch.nn.Parameter(whole(matrix) + 1e-3 * torch.randn(shape(matrix))) for matrix in matrices()]
+    for product, weight in zip(rounded(weights, torch.round), weights, strict=True):
+        slope = torch.randn(300, len(weight))
+        x = torch.randn(300, weight.shape[1]).requires_grad_()
+        product(x).backward(slope)
+        rows = whole(quantise_rows(weight.detach()))
+        assert x.grad is not None and weight.grad is not None
+        for got, wanted in ((x.grad, slope @ rows), (weight.grad, slope.T @ x.detach())):
+            assert (got - wanted).abs().max() <= 1e-3 * wanted.abs().max()
+
+
+def test_odd_widths_are_not_rounded() -> None:
+    assert rounded([torch.randn(5, 24)], torch.round) == []
 
 
 @needed

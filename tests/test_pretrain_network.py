@@ -14,7 +14,7 @@ from conftest import write_tiny
 from habitab_adapters.pretrain import network as module
 from habitab_adapters.pretrain import operations
 from habitab_adapters.pretrain.network import Network, floats, pruned
-from habitab_engine.checkpoint import load_checkpoint
+from habitab_engine.checkpoint import load_checkpoint, quantise_rows, whole
 from habitab_engine.errors import BaseModelError, InputError
 from habitab_engine.kernels import Kernels
 from habitab_engine.model import Model
@@ -108,6 +108,19 @@ def test_bfloat16_is_float32_but_for_rounding(tiny_base: Path, served: torch.Ten
         hidden = net(torch.tensor(LONG), places, ((1, len(LONG)),), torch.bfloat16)
     ours = (hidden @ net.head(torch.bfloat16).T).float()
     assert (ours - served).abs().max() < 0.1 * served.abs().max()
+
+
+def test_its_products_may_be_those_of_its_rounded_matrices(tiny_base: Path) -> None:
+    net, places, seams = network(tiny_base), torch.arange(len(LONG)), ((1, len(LONG)),)
+    net.round(torch.round)
+    rows = {name: whole(quantise_rows(t)) for name, t in net.tensors().items() if t.dim() == 2}
+    embed = "model.embed_tokens.weight"
+    exact = Network(net.config, net.tensors() | rows | {embed: net.embed.detach()})
+    with torch.no_grad():
+        wanted = exact(torch.tensor(LONG), places, seams, torch.float32) @ rows[embed].T
+        hidden = net(torch.tensor(LONG), places, seams, torch.float32)
+    assert net.logits is not None
+    assert (net.logits(hidden) - wanted).abs().max() < 0.001 * wanted.abs().max()
 
 
 def test_fresh_low_rank_factors_change_nothing(tiny_base: Path, served: torch.Tensor) -> None:

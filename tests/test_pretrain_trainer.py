@@ -202,16 +202,28 @@ def test_ten_infinite_losses_in_a_row_end_the_run(
         train(start, ten, tmp_path, replace(PLAN, tokens=8000, checkpoint_seconds=math.inf), silent)
 
 
-def test_filled_batches_train_as_packed_ones(
+def test_rounded_steps_learn_what_exact_ones_do(
     start: Path, ten: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The path of compiled code, without compiling."""
+    monkeypatch.setattr(Network, "round", lambda *_: None)
+    train(start, ten, tmp_path, PLAN, silent)
+    exact, rounded = log(tmp_path), log(whole)
+    assert rounded[0]["loss"] == pytest.approx(exact[0]["loss"], rel=1e-3)
+    assert rounded[-1]["loss"] - exact[-1]["loss"] < 0.1 * (exact[0]["loss"] - exact[-1]["loss"])
+
+
+def test_filled_batches_train_as_packed_ones(
+    start: Path, ten: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The path of compiled code, without compiling; nothing is rounded there."""
+    monkeypatch.setattr(Network, "round", lambda *_: None)
+    train(start, ten, tmp_path / "packed", PLAN, silent)
     chosen = machine.choose_machine("cpu", "float32")
     monkeypatch.setattr(trainer, "choose_machine", lambda *_: replace(chosen, compiled=True, steps_between_reads=4))
     monkeypatch.setattr(Network, "compile_blocks", lambda _: None)
     monkeypatch.setattr(network, "varlen_attn", one_by_one)
-    train(start, ten, tmp_path, PLAN, silent)
-    for ours, other in zip(log(tmp_path), log(whole), strict=True):
+    train(start, ten, tmp_path / "filled", PLAN, silent)
+    for ours, other in zip(log(tmp_path / "filled"), log(tmp_path / "packed"), strict=True):
         assert ours["loss"] == pytest.approx(other["loss"], rel=1e-4)
 
 

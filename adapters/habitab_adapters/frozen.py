@@ -1,7 +1,9 @@
-"""The base's matrices while an adapter is trained: products with them that have gradients for their other factor alone.
+"""Products with the base's matrices in training: frozen ones while an adapter is trained, or those that learn.
 
 Where a CPU computes fastest with the compiled products of the engine, int8 rows times activations of 15 bits, the
 gradients are formed by these, too: a matrix is then there twice, by rows and by columns, in half the memory of float32.
+Of a matrix that learns these are rounded anew for each step, while the matrix itself and its gradient stay in float32
+(SwitchBack, arXiv 2304.13013, section 2).
 """
 
 from __future__ import annotations
@@ -14,11 +16,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from habitab_engine.checkpoint import RowInt8, whole
+from habitab_engine.checkpoint import RowInt8, quantise_rows, whole
 from habitab_engine.kernels import Weight
 from habitab_engine.native import WIDTH, Products, multiplies
 
 Product = Callable[[Tensor], Tensor]
+Rounding = Callable[[Tensor], Tensor]
 Matrix = RowInt8 | Tensor
 
 
@@ -39,9 +42,24 @@ def products(matrices: Sequence[Matrix], kind: torch.dtype, device: torch.device
     rows = _compilable(matrices, kind, device)
     if len(rows) < len(matrices):
         return [partial(functional.linear, weight=whole(matrix).to(device, kind)) for matrix in matrices]
-    there = Products([Weight(matrix.values, matrix.scale) for matrix in rows])
-    back = Products([_turned(matrix) for matrix in rows])
-    return [partial(_apply, there, back, i) for i in range(len(rows))]
+    there, back = _both_ways(rows)
+    return [partial(_apply, there, back, i, None) for i in range(len(rows))]
+
+
+def rounded(weights: Sequence[Tensor], rounding: Rounding) -> list[Product]:
+    """The same of float32 matrices on the CPU, as int8 rows now; their gradients go to `weights`.
+
+    Empty where there are no compiled products for all of them.
+    """
+    if not multiplies() or any(n % WIDTH for weight in weights for n in weight.shape):
+        return []
+    there, back = _both_ways([quantise_rows(weight.detach(), rounding) for weight in weights])
+    return [partial(_apply, there, back, i, weight) for i, weight in enumerate(weights)]
+
+
+def _both_ways(rows: Sequence[RowInt8]) -> tuple[Products, Products]:
+    """The products forward, and those of the gradients."""
+    return Products([Weight(row.values, row.scale) for row in rows]), Products([_turned(row) for row in rows])
 
 
 def logits_of(head: Matrix, embed: Tensor) -> Product:
@@ -66,19 +84,21 @@ def _turned(matrix: RowInt8) -> Weight:
     return Weight(values, torch.ones(len(values)), gain=matrix.scale)
 
 
-def _apply(there: Products, back: Products, which: int, x: Tensor) -> Tensor:
-    y: Tensor = _Compiled.apply(x, there, back, which)
+def _apply(there: Products, back: Products, which: int, weight: Tensor | None, x: Tensor) -> Tensor:
+    y: Tensor = _Compiled.apply(x, weight, there, back, which)
     return y
 
 
 class _Compiled(torch.autograd.Function):
-    """y = x Wᵀ, dx = dy W."""
+    """y = x Wᵀ, dx = dy W, and dW = dyᵀ x where W learns."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, there: Products, back: Products, which: int) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor | None, there: Products, back: Products, which: int) -> Tensor:
         ctx.back, ctx.which = back, which
+        ctx.save_for_backward(x if ctx.needs_input_grad[1] else None)
         return there.multiply(which, x)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        return ctx.back.multiply(ctx.which, grads[0]), None, None, None
+        (slope,), (x,) = grads, ctx.saved_tensors
+        return ctx.back.multiply(ctx.which, slope), None if x is None else slope.T @ x, None, None, None

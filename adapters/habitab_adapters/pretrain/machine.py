@@ -35,6 +35,11 @@ class Machine:
     peak: float
 
     @property
+    def rounded(self) -> bool:
+        """Whether steps may compute with rounded matrices: on CPUs without matrix units."""
+        return self.device.type == "cpu" and self.kind == torch.float32
+
+    @property
     def kind_name(self) -> str:
         """`kind` as a key of `KINDS`."""
         return str(self.kind).removeprefix("torch.")

@@ -1,4 +1,4 @@
-"""The base network (Llama) for training: float32 weights, products in the type of the device, no padding.
+"""The base network (Llama) for training: float32 weights, products in the type of the device or rounded, no padding.
 
 Shapes: N tokens of several sequences one behind the other, H query heads, G key/value heads, D head width. Only
 attention needs to know where a sequence begins, so everything else works on `[N, …]` and no time goes into padding.
@@ -16,10 +16,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.attention.varlen import varlen_attn
 
+from habitab_adapters.frozen import Product, Rounding, logits_of, rounded
 from habitab_adapters.pretrain.batches import LONGEST
 from habitab_adapters.pretrain.operations import causal, gated, normed, rotated
 from habitab_engine.base_files import ModelConfig
-from habitab_engine.checkpoint import Checkpoint, whole
+from habitab_engine.checkpoint import Checkpoint, quantise_rows, whole
 from habitab_engine.errors import BaseModelError, InputError
 from habitab_engine.model import MAX_POSITIONS, rotations
 
@@ -41,7 +42,7 @@ _CAUSAL: dict[str, Any] = {"window_size": (-1, 0)} if "window_size" in _NAMED el
 
 
 class Matrix(nn.Module):
-    """x·Wᵀ with W `[out, in]` in float32, multiplied in the type of x.
+    """x·Wᵀ with W `[out, in]` in float32, multiplied in the type of x, or by `product` where it is there.
 
     With a `rank` W stays as it is and W + U·D is computed, U `[out, rank]` from zero and D `[rank, in]` random
     (LoRA, arXiv 2106.09685, with α = r).
@@ -50,6 +51,7 @@ class Matrix(nn.Module):
     def __init__(self, weight: Tensor, rank: int, random: torch.Generator) -> None:
         super().__init__()
         self.weight = nn.Parameter(weight, requires_grad=not rank)
+        self.product: Product | None = None
         self.down = self.up = None
         if rank:
             out, width = weight.shape
@@ -57,7 +59,7 @@ class Matrix(nn.Module):
             self.up = nn.Parameter(torch.zeros(out, rank))
 
     def forward(self, x: Tensor) -> Tensor:
-        y = functional.linear(x, self.weight.to(x.dtype))
+        y = self.product(x) if self.product else functional.linear(x, self.weight.to(x.dtype))
         if self.down is None or self.up is None:
             return y
         return y + functional.linear(functional.linear(x, self.down.to(x.dtype)), self.up.to(x.dtype))
@@ -134,6 +136,7 @@ class Network(nn.Module):
         self.norm = nn.Parameter(tensors["model.norm.weight"], requires_grad=not rank)
         layers = (_under(f"model.layers.{i}.", tensors) for i in range(config.layers))
         self.blocks = nn.ModuleList(Block(config, layer, rank, random) for layer in layers)
+        self.logits: Product | None = None  # of hidden states, without gradients; None: the head's as it is
         turns = rotations(config, MAX_POSITIONS)[:, None]
         self.register_buffer("cos", turns.real.contiguous(), persistent=False)
         self.register_buffer("sin", turns.imag.contiguous(), persistent=False)
@@ -146,9 +149,19 @@ class Network(nn.Module):
             x = block(x, cos, sin, seams)
         return normed(x, self.norm, self.config.rms_eps)
 
+    def round(self, rounding: Rounding) -> None:
+        """Has the matrices of now computed with as int8 rows in float32, where that is faster on this CPU."""
+        matrices = self._matrices()
+        for matrix, product in zip(matrices, rounded([m.weight for m in matrices], rounding), strict=False):
+            matrix.product = product
+        self.logits = logits_of(quantise_rows(self.embed.detach(), rounding), self.embed.detach())
+
     def matrix_weights(self) -> int:
         """Weights of the blocks' matrices, low-rank factors left out."""
-        return sum(m.weight.numel() for m in self.modules() if isinstance(m, Matrix))
+        return sum(matrix.weight.numel() for matrix in self._matrices())
+
+    def _matrices(self) -> list[Matrix]:
+        return [module for module in self.modules() if isinstance(module, Matrix)]
 
     def compile_blocks(self) -> None:
         """Compiles the blocks, once for each shape of a batch; all blocks share the code of one."""

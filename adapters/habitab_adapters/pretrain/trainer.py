@@ -1,7 +1,8 @@
 """The training loop: the same on a CPU, CUDA and MPS, resumable to the bit on a CPU.
 
 AdamW (arXiv 1711.05101) on float32 weights, a linear warm-up and a cosine (arXiv 1608.03983). The host never waits for
-the device between two readings of the losses.
+the device between two readings of the losses. On a CPU without matrix units each step computes with int8 rows, rounded
+at random as they are for export.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,7 @@ from habitab_adapters.pretrain.loss import weighted_cross_entropy
 from habitab_adapters.pretrain.machine import choose_machine
 from habitab_adapters.pretrain.network import Network, floats, pruned
 from habitab_adapters.pretrain.report import Report, Step, flops, forget_after
-from habitab_engine.checkpoint import load_checkpoint
+from habitab_engine.checkpoint import at_random, load_checkpoint
 from habitab_engine.errors import InputError
 from habitab_engine.trim import trim
 
@@ -142,6 +144,9 @@ class _Run:
 
     def _step(self) -> Step:
         """One update; it is left out where a gradient is not finite, which only the device knows as yet."""
+        if self.machine.rounded:  # the same numbers when a killed run takes this step again
+            random = torch.Generator().manual_seed((self.plan.seed << 32) + self.done)
+            self.network.round(partial(at_random, random))
         batches = list(self._batches())
         total = max(sum(float(batch.weights.sum()) for batch in batches), 1e-6)
         loss = torch.zeros((), device=self.machine.device)
@@ -168,7 +173,7 @@ class _Run:
         seams = batch.ends if self.machine.compiled else batch.groups
         hidden = self.network(batch.tokens, batch.positions, seams, self.machine.kind)
         counted, head = hidden.index_select(0, batch.picked), self.network.head(self.machine.kind)
-        loss = weighted_cross_entropy(counted, head, batch.targets, batch.weights) / total
+        loss = weighted_cross_entropy(counted, head, batch.targets, batch.weights, self.network.logits) / total
         loss.backward()
         return loss.detach()
 

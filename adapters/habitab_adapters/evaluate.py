@@ -17,7 +17,7 @@ from pathlib import Path
 from habitab_adapters.bits import bits_of
 from habitab_adapters.handwork import content_of
 from habitab_adapters.ledger import Ledger
-from habitab_adapters.lines import Line, Plan, net_characters
+from habitab_adapters.lines import Line, Plan, first_line, net_characters
 from habitab_adapters.repository import Checkout, Repository
 from habitab_adapters.workbench import Workbench
 from habitab_engine import gate
@@ -105,7 +105,7 @@ def _suggested(engine: Engine, request: CompletionRequest) -> tuple[str, bool]:
     if not found:
         return "", False
     is_shown = gate.worth_showing(found[0].text, found[0].logprobs, Settings().show_threshold)
-    return found[0].text.partition("\n")[0].rstrip(), is_shown and not gate.why_not(request)
+    return first_line(found[0].text), is_shown and not gate.why_not(request)
 
 
 def ask_all(

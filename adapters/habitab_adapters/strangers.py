@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from habitab_adapters.library import Place, judged
+from habitab_adapters.lines import first_line
 from habitab_adapters.pretrain.checkpoints import latest, save
 from habitab_engine.checkpoint import Checkpoint
 from habitab_engine.config import EngineSettings
@@ -140,7 +141,7 @@ class Strangers:
         ]
         slot.tokens = list(tokens)
         found = self._engine.complete(place.request, stop).suggestions
-        suggested = found[0].text.partition("\n")[0].rstrip() if found else ""
+        suggested = first_line(found[0].text) if found else ""
         return torch.cat(parts)[place.given - 1 :], suggested == place.rest
 
     def close(self) -> None:

@@ -34,7 +34,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 import habitab_adapters
 from habitab_adapters.handwork import content_of
 from habitab_adapters.ledger import Ledger
-from habitab_adapters.lines import SEED, Line, Plan, make_plan
+from habitab_adapters.lines import SEED, Line, Plan, first_line, make_plan
 from habitab_adapters.registry import Registry
 from habitab_adapters.repository import Checkout, Repository
 from habitab_adapters.workbench import Observing, Workbench
@@ -161,7 +161,7 @@ class Desk:
 def type_line(line: Line, desk: Desk, bits_of: Bits) -> Typed:
     """Type one line and count. The engine is asked in the order of the cursors."""
     first = line.cursors[0]
-    suggested = _first_line(desk.answer(first).text)
+    suggested = first_line(desk.answer(first).text)
     bits, size = bits_of(desk.request(first), line.rest(first))
     typed = Typed(
         exact=suggested == line.rest(first),
@@ -178,7 +178,7 @@ def type_line(line: Line, desk: Desk, bits_of: Bits) -> Typed:
         if _is_taken(line, desk, cursor, typed):
             break
     if inner is not None:
-        typed.inner_exact = _first_line(desk.answer(inner).text) == line.rest(inner)
+        typed.inner_exact = first_line(desk.answer(inner).text) == line.rest(inner)
     typed.names, typed.named = len(names), sum(_has(desk.answer(cursor).text, rest) for cursor, rest in names.items())
     return typed
 
@@ -188,7 +188,7 @@ def _is_taken(line: Line, desk: Desk, cursor: int, typed: Typed) -> bool:
     text, is_new = desk.screen(cursor)
     typed.opportunities += 1
     typed.shown += bool(text)
-    if text and _first_line(text) == line.rest(cursor):
+    if text and first_line(text) == line.rest(cursor):
         typed.accepts, typed.accepted = 1, len(line.rest(cursor))
         return True
     typed.unaccepted += len(text) if is_new else 0
@@ -198,10 +198,6 @@ def _is_taken(line: Line, desk: Desk, cursor: int, typed: Typed) -> bool:
 def _has(text: str, name: str) -> bool:
     """Whether a suggestion writes a name to its end, and then something else."""
     return re.match(re.escape(name) + r"(?!\w)", text) is not None
-
-
-def _first_line(text: str) -> str:
-    return text.partition("\n")[0].rstrip()
 
 
 def measure(

@@ -46,7 +46,7 @@ class Recipe:
     short_tokens: tuple[int, int] = (140, 480)
     long_tokens: tuple[int, int] = (480, 1_000)
     plain_weight: int = 16
-    prefix_weight: int = 4
+    prefix_weight: int = 12
     middle_weight: int = 48
     end_weight: int = 192
 

@@ -48,8 +48,9 @@ TINY = {
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What drives whole processes runs last, after everything that says more precisely what is wrong."""
-    items.sort(key=lambda item: item.path.stem.endswith("end_to_end"))
+    """What drives whole processes runs last, after everything that says more precisely what is wrong; of it the longest
+    first, so that one of two workers is not left alone with it."""
+    items.sort(key=lambda item: (item.path.stem.endswith("end_to_end"), "vscode" not in item.path.stem))
 
 
 def pytest_sessionfinish() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -105,11 +106,11 @@ def broken(vsix: Path, home: Path, chrome: Browser, tmp_path_factory: pytest.Tem
 
 @pytest.fixture
 def say(capsys: pytest.CaptureFixture[str]) -> Say:
-    """Prints for whoever reads the run, not only where a test fails."""
+    """Prints for whoever reads the run, not only where a test fails, and from a process of tests' own, too."""
 
     def say(text: str) -> None:
         with capsys.disabled():
-            print(f"\n{text}", flush=True)
+            print(f"\n{text}", file=sys.stderr, flush=True)
 
     return say
 
@@ -124,7 +125,8 @@ def test_what_became_of_every_suggestion_is_recorded(
     plan, spare = vscode_session.script()
     session = vscode_session.Session(window, folder).run(plan)
     code.configure(SETTINGS | {"habitab.showThreshold": 1})
-    session += vscode_session.suppress(window, spare)
+    waits = [done.ghost.milliseconds for done in session]
+    session += vscode_session.suppress(window, spare, max(waits))
     statistics = window.statistics()
     window.close()
     eventually(lambda: not code.servers())
@@ -132,11 +134,10 @@ def test_what_became_of_every_suggestion_is_recorded(
 
     found, left = vscode_session.recorded(session, home)
     say("\n".join(vscode_session.table(found)))
-    waits = [done.ghost.milliseconds for done in session if done.ghost.text]
     say(f"Of {len(found)} ghosts {sum(match.right for match in found)} are right; median wait {median(waits):.0f} ms.")
     say("The menu's statistics: " + "; ".join(statistics))
     (added,) = [float(text) for text in re.findall(r"extension\D+95\D+([\d.]+) ms", "\n".join(statistics))]
-    assert added <= 5
+    assert added <= 0.05 * median(waits)  # of what a person waits, however busy the machine is
     assert len(found) >= 60
     assert [match for match in found if not match.right] == []
     # What nobody saw while the places were made.

@@ -268,12 +268,12 @@ class Session:
         self._file, self._broken = file, ""
 
 
-def suppress(window: Window, plan: list[Place]) -> list[Done]:
-    """Type where everything is suppressed: no ghost comes."""
-    done = []
+def suppress(window: Window, plan: list[Place], slowest: float) -> list[Done]:
+    """Type where everything is suppressed: no ghost comes in twice the milliseconds that the `slowest` one took."""
+    done, patience = [], max(_SUPPRESSED_MS, 2 * slowest)
     for place in plan:
         begin = [{"press": "Control+End"}, {"insert": place.lead + _BEGUN}, {"type": _KEY}]
-        seen = window.do(*begin, {"wait": _SUPPRESSED_MS}, {"look": True}, {"press": "ArrowUp"})[-2]
+        seen = window.do(*begin, {"wait": patience}, {"look": True}, {"press": "ArrowUp"})[-2]
         assert seen["ghost"] is None, seen
         done.append(Done("suppressed by the gate", place, Ghost("", 0), "suppressed", 0))
     return done

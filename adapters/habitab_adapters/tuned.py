@@ -21,8 +21,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from habitab_adapters.frozen import Product, logits_of, products, shape, stacked
 from habitab_adapters.pretrain.operations import gated, normed, rotated
+from habitab_adapters.products import Product, logits_of, products, shape, stacked
 from habitab_engine.checkpoint import Checkpoint, whole
 from habitab_engine.model import MAX_POSITIONS, rotations
 

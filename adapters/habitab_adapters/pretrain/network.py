@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.attention.varlen import varlen_attn
 
-from habitab_adapters.frozen import Product, Rounding, logits_of, rounded
 from habitab_adapters.pretrain.batches import LONGEST
 from habitab_adapters.pretrain.operations import causal, gated, normed, rotated
+from habitab_adapters.products import Product, Rounding, logits_of, rounded
 from habitab_engine.base_files import ModelConfig
 from habitab_engine.checkpoint import Checkpoint, quantise_rows, whole
 from habitab_engine.errors import BaseModelError, InputError

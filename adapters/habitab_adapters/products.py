@@ -51,7 +51,7 @@ def rounded(weights: Sequence[Tensor], rounding: Rounding) -> list[Product]:
 
     Empty where there are no compiled products for all of them.
     """
-    if not multiplies() or any(n % WIDTH for weight in weights for n in weight.shape):
+    if not all(_fits(weight.shape) for weight in weights):
         return []
     there, back = _both_ways([quantise_rows(weight.detach(), rounding) for weight in weights])
     return [partial(_apply, there, back, i, weight) for i, weight in enumerate(weights)]
@@ -73,9 +73,14 @@ def logits_of(head: Matrix, embed: Tensor) -> Product:
 
 def _compilable(matrices: Sequence[Matrix], kind: torch.dtype, device: torch.device) -> list[RowInt8]:
     """Those of the matrices that compiled products can be had of."""
-    if kind != torch.float32 or device.type != "cpu" or not multiplies():
+    if kind != torch.float32 or device.type != "cpu":
         return []
-    return [matrix for matrix in matrices if isinstance(matrix, RowInt8) and not any(n % WIDTH for n in shape(matrix))]
+    return [matrix for matrix in matrices if isinstance(matrix, RowInt8) and _fits(shape(matrix))]
+
+
+def _fits(size: torch.Size) -> bool:
+    """Whether this CPU has compiled products for matrices of this shape."""
+    return multiplies() and not any(n % WIDTH for n in size)
 
 
 def _turned(matrix: RowInt8) -> Weight:

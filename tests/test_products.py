@@ -1,12 +1,12 @@
-"""Products with frozen matrices are the same whoever computes them, and so are the gradients through them."""
+"""Products with the base's matrices are the same whoever computes them, and so are their gradients."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
-from habitab_adapters import frozen
-from habitab_adapters.frozen import Product, logits_of, products, rounded, shape, stacked
+from habitab_adapters import products as module
+from habitab_adapters.products import Product, logits_of, products, rounded, shape, stacked
 from habitab_engine.checkpoint import RowInt8, quantise_rows, whole
 from habitab_engine.native import multiplies
 
@@ -31,9 +31,9 @@ def both(product: Product, width: int) -> tuple[torch.Tensor, torch.Tensor]:
 @needed
 def test_compiled_products_and_their_gradients_are_those_of_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     compiled = products(matrices(), torch.float32, CPU)
-    monkeypatch.setattr(frozen, "multiplies", lambda: False)
+    monkeypatch.setattr(module, "multiplies", lambda: False)
     plain = products(matrices(), torch.float32, CPU)
-    assert all(product.func is frozen._apply for product in compiled)  # type: ignore[attr-defined]
+    assert all(product.func is module._apply for product in compiled)  # type: ignore[attr-defined]
     for ours, right, matrix in zip(compiled, plain, matrices(), strict=True):
         for got, wanted in zip(both(ours, shape(matrix)[1]), both(right, shape(matrix)[1]), strict=True):
             assert (got - wanted).abs().max() <= 1e-3 * wanted.abs().max()

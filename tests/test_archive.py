@@ -218,16 +218,15 @@ def test_peft_loads_the_folder_onto_the_exported_base(ann: Registry, base: Check
 
 
 def test_a_rank_of_16_on_the_real_base_is_small_and_quickly_carried(tmp_path: Path) -> None:
-    """Quickly by the seconds of the CPU, of which others who share it take none."""
     embedded = load_checkpoint(None)
     ann, bob = (Registry(Home(tmp_path / name, name)) for name in ("ann", "bob"))
     ann.add(random_lora(embedded, rank=16, size=0.01), facts_of(embedded, metrics=METRICS))
-    started = time.process_time()
+    started = time.perf_counter()
     export_adapter(ann, "v1", tmp_path / "a.habitab")
-    exported = time.process_time()
+    exported = time.perf_counter()
     import_adapter(bob, tmp_path / "a.habitab")
-    print(f"export {exported - started:.2f} s, import {time.process_time() - exported:.2f} s")
-    assert max(exported - started, time.process_time() - exported) < 2
+    print(f"export {exported - started:.2f} s, import {time.perf_counter() - exported:.2f} s")
+    assert max(exported - started, time.perf_counter() - exported) < 2
     assert (tmp_path / "a.habitab").stat().st_size <= 25e6
 
 

@@ -301,9 +301,9 @@ async def test_a_request_costs_well_under_a_millisecond(make_link: MakeLink) -> 
     body = request("x = 1\n" * 300)
     times = []
     for _ in range(200):
-        began = time.process_time()
+        began = time.perf_counter()
         await link.complete(body)
-        times.append(time.process_time() - began)
+        times.append(time.perf_counter() - began)
     assert sorted(times)[100] < 0.002
 
 

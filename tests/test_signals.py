@@ -230,9 +230,9 @@ def test_a_row_with_a_secret_keeps_its_numbers(make: Make, path: Path) -> None:
 def test_recording_waits_for_nothing_and_writing_gives_way(make: Make, path: Path) -> None:
     idle = threading.Event()
     store = make(pause=lambda: idle.wait(20))
-    began = time.process_time()
+    began = time.perf_counter()
     store.record([fate(f"s{i}") for i in range(100)])
-    assert time.process_time() - began < 0.2
+    assert time.perf_counter() - began < 0.2
     assert not store.flush(0.3)
     assert not path.exists()
     idle.set()

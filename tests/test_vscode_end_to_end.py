@@ -137,7 +137,7 @@ def test_what_became_of_every_suggestion_is_recorded(
     say(f"Of {len(found)} ghosts {sum(match.right for match in found)} are right; median wait {median(waits):.0f} ms.")
     say("The menu's statistics: " + "; ".join(statistics))
     (added,) = [float(text) for text in re.findall(r"extension\D+95\D+([\d.]+) ms", "\n".join(statistics))]
-    assert added <= 0.05 * median(waits)  # of what a person waits, however busy the machine is
+    assert added <= max(5, 0.01 * median(waits))  # on a busy machine all takes longer, this included
     assert len(found) >= 60
     assert [match for match in found if not match.right] == []
     # What nobody saw while the places were made.

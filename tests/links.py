@@ -17,7 +17,7 @@ class SetLink:
     def __init__(self, settings: EngineSettings | None = None) -> None:
         self.settings = settings or EngineSettings()
         self.texts: list[str] = ["sum(values)"]
-        self.logprob = 0.0
+        self.probability = 0.9
         self.snippets: tuple[Snippet, ...] = ()
         self.seconds = 0.0
         self.error: Exception | None = None  # what a request meets
@@ -48,7 +48,7 @@ class SetLink:
         if self.error:
             raise self.error
         self.answered += 1
-        found = tuple(Suggestion(text, (self.logprob,), "line") for text in self.texts[: request.count])
+        found = tuple(Suggestion(text, (-0.1,), "line", self.probability) for text in self.texts[: request.count])
         return Completion(found, "", 1.0, 10, 5, 3, snippets=self.snippets)
 
     async def open_folder(self, folder: Folder) -> None:

@@ -44,8 +44,8 @@ def right(request: CompletionRequest) -> str:
 class Spy:
     """Stands for the engine; keeps what it was told and gives the answers that the test sets."""
 
-    def __init__(self, answer: Answer, logprob: float = -0.1) -> None:
-        self._answer, self._logprob = answer, logprob
+    def __init__(self, answer: Answer, probability: float = 0.9) -> None:
+        self._answer, self._probability = answer, probability
         self.requests: list[CompletionRequest] = []
         self.folders: list[str] = []
         self.refreshed: list[Path] = []
@@ -55,7 +55,7 @@ class Spy:
     def complete(self, request: CompletionRequest, stop: threading.Event) -> Completion:
         self.requests.append(request)
         text = self._answer(request)
-        suggestions = (Suggestion(text, (self._logprob,), "end of line"),) if text else ()
+        suggestions = (Suggestion(text, (-0.1,), "end of line", self._probability),) if text else ()
         return Completion(suggestions, "" if text else "nothing", 1.0, 1, 1, 1)
 
     def open_folder(self, folder: Folder) -> None:
@@ -168,7 +168,7 @@ def test_without_suggestions_every_character_is_an_opportunity(typed: Callable[[
 
 
 def test_what_is_not_worth_showing_is_right_but_never_taken(typed: Callable[[str, Spy], Typed]) -> None:
-    found = typed(LINE, Spy(rest_of_line, logprob=-5.0))
+    found = typed(LINE, Spy(rest_of_line, probability=0.01))
     assert found.exact and found.inner_exact and found.similarity == 1.0
     assert (found.shown, found.accepted, found.unaccepted) == (0, 0, 0)
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from habitab_engine.copying import Copy, copied, own_probability
+from habitab_engine.copying import Copy, copied, line_probability, own_probability
 from habitab_engine.decode import Generated, Task, _at_best, _trusted, generate, prefill
 from habitab_engine.decode import complete as complete_best
 from habitab_engine.engine import Engine, _repeats
@@ -78,6 +78,19 @@ def test_more_agreement_is_never_less_trusted(matched: int, share: float, places
 def test_the_model_is_right_rather_where_it_is_sure(logprobs: list[float]) -> None:
     assert 0 <= own_probability(logprobs) <= own_probability([p / 2 for p in logprobs]) + 0.05 <= 1.05
     assert own_probability([]) == 0.0
+
+
+@given(st.lists(st.floats(-40, 0), max_size=200), st.floats(0.001, 0.9))
+def test_a_chosen_line_is_likelier_the_surer_its_source_and_never_certain(logprobs: list[float], trust: float) -> None:
+    copy, surer = (line_probability(logprobs, t, copied=True) for t in (trust, trust + 0.1))
+    assert 0 < copy < surer < 1
+    beside, alone = (line_probability(logprobs, t, copied=False) for t in (trust, 0.0))
+    assert 0 <= beside < 1 and 0 <= alone < 1
+    assert line_probability([p / 2 for p in logprobs], trust, copied=False) >= beside - 0.05
+
+
+def test_without_tokens_the_models_line_is_never_right() -> None:
+    assert line_probability([], 0.9, copied=False) == 0.0
 
 
 @given(st.lists(st.floats(0.001, 1), min_size=1, max_size=30), st.floats(0, 0.99))

@@ -15,8 +15,9 @@ from habitab_adapters.registry import Registry
 from habitab_engine.adapters import FACTS, POINTER, WEIGHTS, Worn
 from habitab_engine.attention import BLOCK
 from habitab_engine.checkpoint import load_checkpoint
-from habitab_engine.config import EngineSettings
-from habitab_engine.decode import prefill
+from habitab_engine.config import EngineSettings, Settings
+from habitab_engine.copying import line_probability
+from habitab_engine.decode import Generated, prefill
 from habitab_engine.engine import SLOTS, Engine
 from habitab_engine.errors import AdapterError, Cancelled
 from habitab_engine.home import Home
@@ -71,6 +72,25 @@ def test_log_probabilities_cover_the_healed_and_the_suggested_tokens(base_engine
     ids = base_engine.tokenizer.encode("\n        return " + suggestion.text)
     assert 1 <= len(suggestion.logprobs) <= len(ids) + 2
     assert all(p <= 0 for p in suggestion.logprobs)
+
+
+def test_what_follows_from_the_text_is_likelier_than_what_does_not(base_engine: Engine) -> None:
+    sure = complete(base_engine, request(POINT + "        return Poi")).suggestions[0]
+    unsure = complete(base_engine, request("import os\n\nzebra = os.", document="file:///other.py")).suggestions[0]
+    assert 0 < unsure.probability < Settings().show_threshold < 0.5 < sure.probability < 1
+
+
+def test_the_first_line_with_text_makes_the_probability_of_several(base_engine: Engine) -> None:
+    first, rest = base_engine.tokenizer.encode("\n    one()"), base_engine.tokenizer.encode("\n    two()")
+    asked = request(POINT)
+    prompt = replace(base_engine.prompt(asked, base_engine.slot(asked.document)), healed="")
+    likely, unlikely = [-0.1] * len(first), [-9.0] * len(rest)
+    run = Generated(ids=first + rest, logprobs=likely + unlikely)
+    made = base_engine._suggestion(run, prompt, "\n    one()\n    two()")
+    assert made.logprobs == (*likely, *unlikely)
+    assert made.probability == line_probability(likely, 0.0, copied=False) > Settings().show_threshold
+    copy = base_engine._suggestion(replace(run, trust=0.9, copied=True), prompt, "\n    one()\n    two()")
+    assert copy.probability == line_probability([], 0.9, copied=True)
 
 
 def test_alternatives_are_different_texts_with_the_greedy_one_first(base_engine: Engine) -> None:

@@ -133,17 +133,17 @@ def test_the_cursors_of_a_line_are_its_first_and_others_the_same_every_time(text
 
 
 @pytest.mark.parametrize(
-    ("prefix", "logprob", "is_shown"),
+    ("prefix", "probability", "is_shown"),
     [
-        ("def area(self):\n    return ", -0.1, True),
-        ("def area(self):\n    return ", -2.0, False),
-        ("a = ", -0.1, False),
+        ("def area(self):\n    return ", 0.9, True),
+        ("def area(self):\n    return ", 0.05, False),
+        ("a = ", 0.9, False),
     ],
 )
 def test_shown_is_what_the_server_would_ask_for_and_is_sure_enough(
-    tiny_engine: Engine, monkeypatch: pytest.MonkeyPatch, prefix: str, logprob: float, is_shown: bool
+    tiny_engine: Engine, monkeypatch: pytest.MonkeyPatch, prefix: str, probability: float, is_shown: bool
 ) -> None:
-    said = Completion((Suggestion("self.width\n", (logprob, logprob), "line"),), "", 1.0, 9, 0, 2)
+    said = Completion((Suggestion("self.width\n", (-0.1, -0.1), "line", probability),), "", 1.0, 9, 0, 2)
     monkeypatch.setattr(tiny_engine, "complete", lambda *_: said)
     request = CompletionRequest("d", "shape.py", prefix, "\n")
     assert _suggested(tiny_engine, request) == ("self.width", is_shown)

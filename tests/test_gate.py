@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import math
-
 import pytest
 
 from drawing import asked
@@ -85,13 +83,11 @@ def test_the_file_name_stands_in_for_an_unknown_language() -> None:
     assert why_not(asked("first_value = 1\n# ║\n", "", path="src/a.js")) is None
 
 
-def test_the_geometric_mean_of_the_probabilities_decides() -> None:
-    logprobs = [math.log(0.9), math.log(0.4)]
-    assert worth_showing("text", logprobs, math.sqrt(0.36) - 1e-9)
-    assert not worth_showing("text", logprobs, math.sqrt(0.36) + 1e-9)
+def test_the_probability_decides() -> None:
+    assert worth_showing("text", 0.36, 0.36)
+    assert not worth_showing("text", 0.36, 0.36 + 1e-9)
+    assert worth_showing("text", 0.0, 0.0)
 
 
-def test_blank_or_unmeasured_text_is_not_worth_showing() -> None:
-    assert not worth_showing(" \n", [0.0], 0.0)
-    assert not worth_showing("text", [], 0.1)
-    assert worth_showing("text", [], 0.0)
+def test_blank_text_is_not_worth_showing() -> None:
+    assert not worth_showing(" \n", 1.0, 0.0)

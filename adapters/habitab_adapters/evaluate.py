@@ -104,7 +104,7 @@ def _suggested(engine: Engine, request: CompletionRequest) -> tuple[str, bool]:
     found = engine.complete(request, threading.Event()).suggestions
     if not found:
         return "", False
-    is_shown = gate.worth_showing(found[0].text, found[0].logprobs, Settings().show_threshold)
+    is_shown = gate.worth_showing(found[0].text, found[0].probability, Settings().show_threshold)
     return first_line(found[0].text), is_shown and not gate.why_not(request)
 
 

@@ -139,8 +139,9 @@ class Settings:
     context_imports: bool = _option(True, _switch)
     context_similar: bool = _option(True, _switch)
     memory: bool = _option(True, _switch)
-    # A suggestion is shown automatically from this estimated probability of acceptance on.
-    show_threshold: float = _option(0.4, _number(0, 1))
+    # A suggestion is shown automatically if its first line is right with at least this probability. About there what
+    # is shown in vain costs as much as is saved: a fifth of a character for each against one, so 1 in 6.
+    show_threshold: float = _option(0.15, _number(0, 1))
     # Keep what becomes of each suggestion, and what is typed without one (only where the workspace is trusted).
     record_suggestions: bool = _option(True, _switch)
     record_typing: bool = _option(False, _switch)

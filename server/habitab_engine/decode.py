@@ -40,7 +40,8 @@ class Sampling:
 class Generated:
     """The text after the cursor, its tokens (healed ones first) with their log-probabilities, and why it ended.
 
-    The first `line` tokens make its first line; 0 before that has ended.
+    The first `line` tokens make its first line; 0 before that has ended. `trust` is the probability of the memory's
+    line, `copied` whether this is it.
     """
 
     text: str = ""
@@ -48,6 +49,8 @@ class Generated:
     logprobs: list[float] = field(default_factory=list)
     stop: str = ""
     line: int = 0
+    trust: float = 0.0
+    copied: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +160,8 @@ def generate(model: Model, slot: Slot, tokenizer: Tokenizer, logits: Tensor, tas
 
 
 def _generate(model: Model, slot: Slot, tokenizer: Tokenizer, logits: Tensor, task: Task, cancelled: Flag) -> Generated:
-    out, recall, trust = Generated(), task.recall() if task.recall else None, task.trust
+    out = Generated(trust=task.trust, copied=task.copying)
+    recall, trust = task.recall() if task.recall else None, task.trust
     draft = recall.draft if recall else None
     begun = task.copy.ids if task.copy and task.copying else ()
     wanted, written = task.healed + task.must_start, b""

@@ -22,7 +22,7 @@ from habitab_engine.adapters import Worn
 from habitab_engine.base_files import load_vocabulary
 from habitab_engine.checkpoint import Checkpoint, load_checkpoint
 from habitab_engine.config import EngineSettings, thread_count
-from habitab_engine.copying import Copy, copied
+from habitab_engine.copying import Copy, copied, line_probability
 from habitab_engine.decode import (
     CHUNK,
     Flag,
@@ -358,10 +358,17 @@ class Engine:
             text, dropped = postprocess.clean(run.text, around) if run.text else ("", run.stop)
             reason = reason or dropped
             if text and text.startswith(request.must_start):
-                kept.setdefault(text, Suggestion(text, self._logprobs(run, prompt, text), run.stop))
+                kept.setdefault(text, self._suggestion(run, prompt, text))
             if len(kept) >= request.count:
                 break
         return list(kept.values()), tokens, "" if kept else reason or "nothing to suggest"
+
+    def _suggestion(self, run: Generated, prompt: Prompt, text: str) -> Suggestion:
+        """The `text` that is kept of a run, with the probability that its first line (that is not empty) is right."""
+        blank = len(text) - len(text.lstrip())
+        line = self._logprobs(run, prompt, text[:blank] + text[blank:].partition("\n")[0])
+        right = line_probability(line, run.trust, run.copied)
+        return Suggestion(text, self._logprobs(run, prompt, text), run.stop, right)
 
     def _logprobs(self, run: Generated, prompt: Prompt, text: str) -> tuple[float, ...]:
         """Those of the tokens that `text` is made of."""

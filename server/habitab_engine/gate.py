@@ -7,9 +7,7 @@ four words or more, all of letters and none in capitals (those are SQL), for nob
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Sequence
 
 from habitab_engine.surroundings import Surroundings
 from habitab_engine.syntax import TRIPLE_QUOTES
@@ -46,20 +44,9 @@ def wants_multiline(request: CompletionRequest) -> bool | None:
     return True if request.after_accept or around.after_empty_opener else None
 
 
-def probability(logprobs: Sequence[float]) -> float:
-    """The geometric mean of the token probabilities, exp(mean log-probability); 0 for no token.
-
-    The mean of logarithms does not punish length, yet a single wild guess pulls it down.
-    """
-    return math.exp(math.fsum(logprobs) / len(logprobs)) if logprobs else 0.0
-
-
-def worth_showing(text: str, logprobs: Sequence[float], threshold: float) -> bool:
-    """Whether the text's `probability` reaches `threshold`.
-
-    Text without any probability is shown only where `threshold` asks for nothing.
-    """
-    return bool(text.strip()) and probability(logprobs) >= threshold
+def worth_showing(text: str, probability: float, threshold: float) -> bool:
+    """Whether there is a text, and the `probability` that it is right reaches `threshold`."""
+    return bool(text.strip()) and probability >= threshold
 
 
 def _visible_characters(request: CompletionRequest) -> int:

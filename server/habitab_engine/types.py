@@ -72,11 +72,15 @@ class OpenText:
 
 @dataclass(frozen=True, slots=True)
 class Suggestion:
-    """One text to insert at the cursor; `logprobs` has one natural logarithm a token kept (also the healed ones)."""
+    """One text to insert at the cursor; `logprobs` has one natural logarithm a token kept (also the healed ones).
+
+    `probability` is what the gate goes by: that its first line is right.
+    """
 
     text: str
     logprobs: tuple[float, ...]
     stop: str
+    probability: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -132,7 +132,7 @@ class Desk:
         found = self._engine.complete(request, threading.Event()).suggestions
         if not found:
             return Answer()
-        shown = gate.worth_showing(found[0].text, found[0].logprobs, Settings().show_threshold)
+        shown = gate.worth_showing(found[0].text, found[0].probability, Settings().show_threshold)
         return Answer(found[0].text, shown)
 
     def request(self, cursor: int) -> CompletionRequest:

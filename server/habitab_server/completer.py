@@ -356,7 +356,7 @@ class Completer:
         threshold, shown = self._settings.show_threshold if ask.automatic else 0.0, []
         for suggestion in completion.suggestions:
             made = _made(ask, request, completion, suggestion)
-            if gate.worth_showing(suggestion.text, suggestion.logprobs, threshold):
+            if gate.worth_showing(suggestion.text, suggestion.probability, threshold):
                 shown.append(made)
                 desk.made[made.id] = made
             elif suggestion.text.strip():
@@ -384,7 +384,7 @@ def _made(ask: Ask, request: CompletionRequest, completion: Completion, suggesti
         place=ask.snapshot.place,
         text=suggestion.text,
         logprobs=suggestion.logprobs,
-        probability=gate.probability(suggestion.logprobs),
+        probability=suggestion.probability,
         adapter=completion.adapter,
         latency_ms=completion.latency_ms,
         snippets=completion.snippets,

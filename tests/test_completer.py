@@ -162,6 +162,20 @@ async def test_what_the_gate_hid_is_followed_with_its_reason(typist: Typist) -> 
     assert fate.probability == 0.01
 
 
+async def test_what_stays_hidden_while_it_is_typed_is_followed_once(typist: Typist) -> None:
+    typist.link.probability = 0.01
+    assert await typist.texts() == []
+    typist.type("s")
+    typist.link.texts = ["um(values)"]
+    assert await typist.texts() == []
+    typist.type("u")
+    typist.link.texts = ["per(values)"]
+    assert await typist.texts() == []
+    typist.feedback.close()
+    assert [fate.text for fate in typist.fates] == ["sum(values)", "per(values)"]
+    assert {fate.outcome for fate in typist.fates} == {"suppressed"}
+
+
 async def test_what_is_offered_is_followed_with_all_that_made_it(typist: Typist) -> None:
     typist.link.snippets = (Snippet("b.py", "def total(): ..."),)
     (offer,) = await typist.complete()

@@ -19,7 +19,7 @@ from habitab_server.documents import Document, Place, Snapshot, after
 from habitab_server.feedback import Feedback, Item
 from habitab_server.follow import Made
 from habitab_server.scope import Scope
-from habitab_server.suggestions import Entry, Fit, Rejected, Spot, Suggestions
+from habitab_server.suggestions import Entry, Fit, Rejected, Spot, Suggestions, becomes
 
 # How long typing on waits for a running answer that may still agree with it.
 PATIENCE_S = 0.04
@@ -116,6 +116,8 @@ class _Desk:
     accepted_at: int = -1
     # The last request for which the engine had nothing worth showing.
     empty: Ask | None = None
+    # What the last answer would have made of its place, had it been shown.
+    hidden: frozenset[str] = frozenset()
     made: OrderedDict[str, Made] = field(default_factory=OrderedDict)
 
     def has_nothing_for(self, ask: Ask) -> bool:
@@ -353,15 +355,18 @@ class Completer:
 
     def _judged(self, desk: _Desk, ask: Ask, request: CompletionRequest, completion: Completion) -> list[Made]:
         """What is worth showing, as the person wants it; who asks for it gets the unlikely ones too."""
-        threshold, shown = self._settings.show_threshold if ask.automatic else 0.0, []
+        threshold, shown, hidden = self._settings.show_threshold if ask.automatic else 0.0, [], {}
         for suggestion in completion.suggestions:
             made = _made(ask, request, completion, suggestion)
             if gate.worth_showing(suggestion.text, suggestion.probability, threshold):
                 shown.append(made)
                 desk.made[made.id] = made
             elif suggestion.text.strip():
-                hidden = replace(made, reason="too unlikely")
-                self._feedback.suppressed(ask.document, ask.snapshot.version, hidden, ask.end)
+                hidden[becomes(request.prefix, suggestion.text)] = replace(made, reason="too unlikely")
+        # The rest of one that was hidden before what was typed since is no other suggestion.
+        for made in (made for text, made in hidden.items() if text not in desk.hidden):
+            self._feedback.suppressed(ask.document, ask.snapshot.version, made, ask.end)
+        desk.hidden = frozenset(hidden)
         while len(desk.made) > _MADE:
             desk.made.popitem(last=False)
         return shown

@@ -133,15 +133,15 @@ class Rejected:
 
     def add(self, prefix: str, text: str, now: float) -> None:
         """Remember that `text` was not wanted behind `prefix`; `now` in seconds."""
-        self._when[_outcome(prefix, text)] = now
+        self._when[becomes(prefix, text)] = now
         while len(self._when) > _REJECTED:
             self._when.popitem(last=False)
 
     def holds(self, prefix: str, text: str, now: float) -> bool:
-        when = self._when.get(_outcome(prefix, text))
+        when = self._when.get(becomes(prefix, text))
         return when is not None and now - when < REJECTED_SECONDS
 
 
-def _outcome(prefix: str, text: str) -> str:
-    """What the text would have become: the same for a suggestion and for its rest once its head was typed."""
+def becomes(prefix: str, text: str) -> str:
+    """What the text would make of its place: the same for a suggestion and for its rest once its head was typed."""
     return (prefix[-_REJECTED_CHARACTERS:] + text)[-_REJECTED_CHARACTERS:]

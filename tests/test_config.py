@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +12,7 @@ from hypothesis import strategies as st
 
 from habitab_engine.config import EngineSettings, Settings
 
+ROOT = Path(__file__).parent.parent
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
@@ -117,3 +120,15 @@ def test_no_json_makes_it_raise(values: object) -> None:
     settings, messages = Settings.from_json(values)
     assert isinstance(settings, Settings)
     assert all(isinstance(message, str) and message for message in messages)
+
+
+def test_the_defaults_that_vs_code_shows_are_the_servers() -> None:
+    package = json.loads((ROOT / "client-vscode" / "package.json").read_text(encoding="utf-8"))
+    shown: dict[str, Any] = {"engine": {}}
+    options = [item for part in package["contributes"]["configuration"] for item in part["properties"].items()]
+    for name, option in options:
+        group, _, key = name.removeprefix("habitab.").rpartition(".")
+        (shown[group] if group else shown)[key] = option["default"]
+    of_server = {name: value for name, value in shown.items() if name in Settings.names()}
+    assert set(shown) - set(of_server) == {"serverPath", "interpreter", "installSource"}
+    assert Settings.from_json(of_server) == (Settings(), [])

@@ -2,7 +2,8 @@
 
 p = (1 − λ)·p_model + λ·p_memory over whole lines: a copy's first token is less likely than what the model says, as a
 rule, and behind it hardly anything is lost, so that mixing token by token seldom writes it to its end. λ depends on
-the match, and the choice on how sure the model is of its own line; both are logistic regressions fitted on the past.
+the match, and the choice on how sure the model is of its own line; both are logistic regressions fitted on the past,
+and so is how likely the chosen line is right, by which the gate shows or hides it.
 """
 
 from __future__ import annotations

@@ -20,7 +20,8 @@ from hands import eventually, real_engine
 EXAMPLE = (Path(__file__).parent / "example.py").read_text(encoding="utf-8")
 # The example's last method, and the next one's beginning.
 SUBTRACT = "urn Vector(self.x - other.x, self.y - other.y)\n\n    def __mul"
-SETTINGS = {"habitab.budgetMs": 60_000}
+# What becomes of a ghost is looked at here, not which ones are likely enough to be shown.
+SETTINGS = {"habitab.budgetMs": 60_000, "habitab.showThreshold": 0}
 OpenWindow = Callable[..., Window]
 Say = Callable[[str], None]
 

@@ -363,9 +363,9 @@ class Completer:
                 desk.made[made.id] = made
             elif suggestion.text.strip():
                 hidden[becomes(request.prefix, suggestion.text)] = replace(made, reason="too unlikely")
-        # The rest of one that was hidden before what was typed since is no other suggestion.
-        for made in (made for text, made in hidden.items() if text not in desk.hidden):
-            self._feedback.suppressed(ask.document, ask.snapshot.version, made, ask.end)
+        for text, made in hidden.items():
+            if text not in desk.hidden:  # else it is the rest of one that was hidden before
+                self._feedback.suppressed(ask.document, ask.snapshot.version, made, ask.end)
         desk.hidden = frozenset(hidden)
         while len(desk.made) > _MADE:
             desk.made.popitem(last=False)

@@ -20,8 +20,7 @@ from hands import eventually, real_engine
 EXAMPLE = (Path(__file__).parent / "example.py").read_text(encoding="utf-8")
 # The example's last method, and the next one's beginning.
 SUBTRACT = "urn Vector(self.x - other.x, self.y - other.y)\n\n    def __mul"
-# What becomes of a ghost is looked at here, not which ones are likely enough to be shown.
-SETTINGS = {"habitab.budgetMs": 60_000, "habitab.showThreshold": 0}
+SETTINGS = {"habitab.budgetMs": 60_000}
 OpenWindow = Callable[..., Window]
 Say = Callable[[str], None]
 
@@ -121,6 +120,7 @@ def test_what_became_of_every_suggestion_is_recorded(
 ) -> None:
     folder = tmp_path / "workspace"
     vscode_session.write_files(folder)
+    code.configure(SETTINGS | {"habitab.showThreshold": 0})  # the script needs a ghost at each place, likely or not
     window = Window(chrome, code.url(folder, folder / "vector.py"))
     window.await_server()
     plan, spare = vscode_session.script()

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import threading
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from habitab_engine.copying import Copy, copied, line_probability, own_probability
-from habitab_engine.decode import Generated, Task, _at_best, _trusted, generate, prefill
+from habitab_engine.copying import Copy, copied, own_probability, weighed
+from habitab_engine.decode import BEATEN, Generated, Task, _at_best, _is_beaten, _trusted, generate, prefill
 from habitab_engine.decode import complete as complete_best
 from habitab_engine.engine import Engine, _repeats
 from habitab_engine.kv_cache import Slot
@@ -30,7 +31,7 @@ def memory_of(engine: Engine, *texts: str) -> Memory:
 
 def copy_at(engine: Engine, memory: Memory, before: str, healed: str = "") -> Copy | None:
     tokens = engine.tokenizer.encode(before)
-    return copied(memory, engine.tokenizer.pieces, tokens, healed.encode())
+    return copied(memory, engine.tokenizer.pieces, tokens, healed.encode(), len(healed.lstrip()))
 
 
 @pytest.mark.parametrize("typed", ["", " if", " if va"])
@@ -69,9 +70,8 @@ def test_a_line_without_an_end_is_no_copy(tiny_engine: Engine) -> None:
 
 @given(st.integers(2, 200), st.floats(0.05, 0.95), st.integers(1, 64), st.integers(0, 80))
 def test_more_agreement_is_never_less_trusted(matched: int, share: float, places: int, typed: int) -> None:
-    copy = Copy((1,), "value", matched, share, places)
-    surer = Copy((1,), "value", matched, share + 0.05, places)
-    assert 0 < copy.probability(typed) < surer.probability(typed) < 1
+    copy = Copy((1,), "value", matched, share, places, typed)
+    assert 0 < copy.trust < replace(copy, share=share + 0.05).trust < 1
 
 
 @given(st.lists(st.floats(-8, 0), min_size=1, max_size=40))
@@ -80,17 +80,28 @@ def test_the_model_is_right_rather_where_it_is_sure(logprobs: list[float]) -> No
     assert own_probability([]) == 0.0
 
 
-@given(st.lists(st.floats(-40, 0), max_size=200), st.floats(0.001, 0.9))
-def test_a_chosen_line_is_likelier_the_surer_its_source_and_never_certain(logprobs: list[float], trust: float) -> None:
-    copy, surer = (line_probability(logprobs, t, copied=True) for t in (trust, trust + 0.1))
-    assert 0 < copy < surer < 1
-    beside, alone = (line_probability(logprobs, t, copied=False) for t in (trust, 0.0))
-    assert 0 <= beside < 1 and 0 <= alone < 1
-    assert line_probability([p / 2 for p in logprobs], trust, copied=False) >= beside - 0.05
+COPY = Copy((1, 2), "value)", 20, 0.5, 4, 3)
 
 
-def test_without_tokens_the_models_line_is_never_right() -> None:
-    assert line_probability([], 0.9, copied=False) == 0.0
+@given(st.floats(0.02, 0.9), st.floats(0.05, 0.9))
+def test_a_line_is_likelier_the_surer_its_source_and_the_less_sure_the_other(own: float, share: float) -> None:
+    copy, surer = replace(COPY, share=share), replace(COPY, share=share + 0.05)
+    mine, other = weighed(own, "values)", copy)
+    assert 0 < mine < weighed(own + 0.05, "values)", copy)[0] < 1 and mine > weighed(own, "values)", surer)[0]
+    assert 0 < other < weighed(own, "values)", surer)[1] < 1 and other > weighed(own + 0.05, "values)", copy)[1]
+    assert 0 < weighed(own, "values)", None)[0] < weighed(own + 0.05, "values)", None)[0] < 1
+
+
+@given(st.floats(0.05, 0.95))
+def test_a_line_that_a_trusted_copy_has_too_is_likelier_than_either_alone(own: float) -> None:
+    copy = replace(COPY, matched=60, share=1.0)
+    alike, other = weighed(own, copy.text, copy)
+    assert other == 0.0 and alike > max(weighed(own, "values)", copy)) and alike > weighed(own, copy.text, None)[0]
+
+
+def test_what_is_not_there_is_never_right() -> None:
+    assert weighed(0.0, "", None) == (0.0, 0.0)
+    assert weighed(0.0, "", COPY)[0] == 0.0 < weighed(0.0, "", COPY)[1]
 
 
 @given(st.lists(st.floats(0.001, 1), min_size=1, max_size=30), st.floats(0, 0.99))
@@ -110,6 +121,13 @@ def test_a_line_given_up_could_not_have_become_likelier(logprobs: list[float], d
     if begun and done <= tokens:
         rest = [max(p, min(begun)) for p in rest]
         assert own_probability(begun + rest) <= _at_best(begun, tokens) + 1e-9
+
+
+def test_a_line_is_not_given_up_while_it_is_the_copys() -> None:
+    hopeless = [-9.0, -9.0]
+    assert not _is_beaten(Generated("val", [1], hopeless), COPY) and not _is_beaten(Generated("", [1], hopeless), COPY)
+    assert _is_beaten(Generated("valid", [1], hopeless), COPY)
+    assert not _is_beaten(Generated("valid", [1], [-0.01, -0.01]), replace(COPY, share=0.01, places=64))
 
 
 def complete(engine: Engine, prefix: str) -> str:
@@ -140,10 +158,10 @@ def test_only_the_two_lines_above_are_not_to_be_repeated() -> None:
     assert not _repeats("    first()\n    second()\n    third()\n    fir", "st()")
 
 
-def generated(engine: Engine, trust: float) -> tuple[Generated, Generated, Copy]:
-    """The model's own text beside a copy that is right with the probability `trust`, and what is written of both."""
+def generated(engine: Engine, share: float) -> tuple[Generated, Generated, Copy]:
+    """The model's own text beside a copy that stands at such a share of the places, and what is written of both."""
     tokens = engine.tokenizer.encode("def check(value):\n    if value not in")
-    copy = Copy(tuple(engine.tokenizer.encode(" allowed:\n")), " allowed:", 30, 1.0, 1)
+    copy = Copy(tuple(engine.tokenizer.encode(" allowed:\n")), " allowed:", 30, share, 1, 12)
     task = Task(
         healed=b"",
         must_start=b"",
@@ -154,7 +172,6 @@ def generated(engine: Engine, trust: float) -> tuple[Generated, Generated, Copy]
         most_tokens=12,
         deadline=math.inf,
         copy=copy,
-        trust=trust,
     )
     slot = Slot(engine.model.new_cache(128))
     logits, _ = prefill(engine.model, slot, tokens, bool)
@@ -164,11 +181,11 @@ def generated(engine: Engine, trust: float) -> tuple[Generated, Generated, Copy]
 
 
 def test_the_models_line_is_given_up_at_once_where_a_copy_is_likelier(tiny_engine: Engine) -> None:
-    own, best, copy = generated(tiny_engine, 0.999)
-    assert own.stop == "a copy is likelier" and len(own.ids) == 1
-    assert tuple(best.ids[: len(copy.ids)]) == copy.ids
+    own, best, copy = generated(tiny_engine, 1.0)
+    assert own.stop == BEATEN and len(own.ids) == 1 and not own.copied
+    assert tuple(best.ids[: len(copy.ids)]) == copy.ids and best.copied > 0.15
 
 
 def test_the_models_line_is_kept_where_a_copy_cannot_be_right(tiny_engine: Engine) -> None:
-    own, best, _ = generated(tiny_engine, 0.0)
+    own, best, _ = generated(tiny_engine, -40.0)
     assert own == best and own.stop == "length"

@@ -16,7 +16,7 @@ from habitab_engine.adapters import FACTS, POINTER, WEIGHTS, Worn
 from habitab_engine.attention import BLOCK
 from habitab_engine.checkpoint import load_checkpoint
 from habitab_engine.config import EngineSettings, Settings
-from habitab_engine.copying import line_probability
+from habitab_engine.copying import own_probability, weighed
 from habitab_engine.decode import Generated, prefill
 from habitab_engine.engine import SLOTS, Engine
 from habitab_engine.errors import AdapterError, Cancelled
@@ -88,9 +88,8 @@ def test_the_first_line_with_text_makes_the_probability_of_several(base_engine: 
     run = Generated(ids=first + rest, logprobs=likely + unlikely)
     made = base_engine._suggestion(run, prompt, "\n    one()\n    two()")
     assert made.logprobs == (*likely, *unlikely)
-    assert made.probability == line_probability(likely, 0.0, copied=False) > Settings().show_threshold
-    copy = base_engine._suggestion(replace(run, trust=0.9, copied=True), prompt, "\n    one()\n    two()")
-    assert copy.probability == line_probability([], 0.9, copied=True)
+    assert made.probability == weighed(own_probability(likely), "", None)[0] > Settings().show_threshold
+    assert base_engine._suggestion(replace(run, copied=0.9), prompt, "\n    one()\n    two()").probability == 0.9
 
 
 def test_alternatives_are_different_texts_with_the_greedy_one_first(base_engine: Engine) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from drawing import asked, drawn
 from habitab_engine.config import Settings
-from habitab_engine.copying import line_probability
+from habitab_engine.copying import own_probability, weighed
 from habitab_engine.gate import wants_multiline, why_not, worth_showing
 from habitab_engine.postprocess import clean
 from habitab_engine.privacy import why_private
@@ -78,8 +78,9 @@ def test_pain_06_too_eager() -> None:
     assert why_not(asked("x ║"))
     assert why_not(asked("result = ║value + other\n"))
     assert why_not(asked("def total(values):\n    return ║\n")) is None
-    assert not worth_showing("values", line_probability([-2.0, -1.5], 0.0, False), Settings().show_threshold)
-    assert worth_showing("values", line_probability([-0.2, -0.1], 0.0, False), Settings().show_threshold)
+    unlikely, likely = (weighed(own_probability(line), "values", None)[0] for line in ([-2.0, -1.5], [-0.2, -0.1]))
+    assert not worth_showing("values", unlikely, Settings().show_threshold)
+    assert worth_showing("values", likely, Settings().show_threshold)
     assert shown("x = ║├(\n┤", "python", multiline=False) == ""
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from habitab_engine.copying import Copy, own_probability
+from habitab_engine.copying import Copy, own_probability, weighed
 from habitab_engine.errors import Cancelled
 from habitab_engine.few import FEW
 from habitab_engine.kv_cache import Slot
@@ -23,6 +23,7 @@ from habitab_engine.stopping import Stop
 from habitab_engine.tokenizer import Tokenizer
 
 CHUNK = 256  # a quarter faster than 128; the stop flag is looked at between layers, too
+BEATEN = "a copy is likelier"
 Flag = Callable[[], bool]
 Draft = Callable[[list[int]], list[int]]
 
@@ -40,8 +41,8 @@ class Sampling:
 class Generated:
     """The text after the cursor, its tokens (healed ones first) with their log-probabilities, and why it ended.
 
-    The first `line` tokens make its first line; 0 before that has ended. `trust` is the probability of the memory's
-    line, `copied` whether this is it.
+    The first `line` tokens make its first line; 0 before that has ended. `copy` is the memory's line, if it has one;
+    `copied` is above 0 where this is it: the probability that it is right.
     """
 
     text: str = ""
@@ -49,8 +50,13 @@ class Generated:
     logprobs: list[float] = field(default_factory=list)
     stop: str = ""
     line: int = 0
-    trust: float = 0.0
-    copied: bool = False
+    copy: Copy | None = None
+    copied: float = 0.0
+
+    @property
+    def first_line(self) -> str:
+        """Without the blanks at its end."""
+        return self.text.partition("\n")[0].rstrip()
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +66,8 @@ class Task:
     `stop_at` judges what was generated so far; `stops` are token ids; the additive masks `[V]` are -∞ where a token
     must not come (`first_mask` until there is text); a token below `least_logprob` at the start of a word ends the
     text; `deadline` is a time of `time.perf_counter`; `recall` makes what mixes names in and drafts; `copy` is what
-    the memory would write as a whole, right with the probability `trust`. Where it is not written (`copying`), the
-    text ends as soon as its first line is less likely.
+    the memory would write as a whole. Where it is written, `copying` is the probability that it is right; else the text
+    ends as soon as its first line is less likely.
     """
 
     healed: bytes
@@ -76,8 +82,7 @@ class Task:
     sampling: Sampling = Sampling()
     recall: Callable[[], Recall] | None = None
     copy: Copy | None = None
-    trust: float = 0.0
-    copying: bool = False
+    copying: float = 0.0
 
 
 def prefill(model: Model, slot: Slot, tokens: Sequence[int], cancelled: Flag) -> tuple[Tensor, int]:
@@ -146,10 +151,11 @@ def complete(model: Model, slot: Slot, tokenizer: Tokenizer, logits: Tensor, tas
     """The greedy text, or the memory's, whichever has the first line that is rather right. Raises Cancelled."""
     prompt = list(slot.tokens)
     greedy = generate(model, slot, tokenizer, logits, task, cancelled)
-    if task.trust <= own_probability(greedy.logprobs[: greedy.line or None]):
+    own, other = weighed(own_probability(greedy.logprobs[: greedy.line or None]), greedy.first_line, task.copy)
+    if other <= own and greedy.stop != BEATEN:
         return greedy
     slot.reuse(prompt)
-    return generate(model, slot, tokenizer, logits, replace(task, copying=True), cancelled)
+    return generate(model, slot, tokenizer, logits, replace(task, copying=other), cancelled)
 
 
 @torch.inference_mode()
@@ -160,8 +166,8 @@ def generate(model: Model, slot: Slot, tokenizer: Tokenizer, logits: Tensor, tas
 
 
 def _generate(model: Model, slot: Slot, tokenizer: Tokenizer, logits: Tensor, task: Task, cancelled: Flag) -> Generated:
-    out = Generated(trust=task.trust, copied=task.copying)
-    recall, trust = task.recall() if task.recall else None, task.trust
+    out = Generated(copy=task.copy, copied=task.copying)
+    recall, trust = task.recall() if task.recall else None, task.copy.trust if task.copy else 0.0
     draft = recall.draft if recall else None
     begun = task.copy.ids if task.copy and task.copying else ()
     wanted, written = task.healed + task.must_start, b""
@@ -206,14 +212,22 @@ def _new_word(text: str, piece: bytes) -> bool:
 
 def _after(task: Task, out: Generated) -> None:
     """Apply the rules that look at the text, the length and the clock."""
-    if task.copy and not task.copying and not out.line and _at_best(out.logprobs, len(task.copy.ids)) < task.trust:
-        out.stop = "a copy is likelier"
+    if task.copy and not task.copying and not out.line and _is_beaten(out, task.copy):
+        out.stop = BEATEN
     elif out.text and (found := task.stop_at(out)):
         out.text, out.stop = out.text[: found.keep], found.reason
     elif len(out.ids) >= task.most_tokens:
         out.text, out.stop = _whole_lines(out.text), "length"
     elif time.perf_counter() > task.deadline:
         out.text, out.stop = _whole_lines(out.text), "time budget"
+
+
+def _is_beaten(out: Generated, copy: Copy) -> bool:
+    """Whether the line has left the copy's, and would be less likely even if the rest of it were certain."""
+    if copy.text.startswith(out.text):
+        return False
+    own, other = weighed(_at_best(out.logprobs, len(copy.ids)), out.first_line, copy)
+    return own < other
 
 
 def _at_best(logprobs: list[float], tokens: int) -> float:

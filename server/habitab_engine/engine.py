@@ -22,7 +22,7 @@ from habitab_engine.adapters import Worn
 from habitab_engine.base_files import load_vocabulary
 from habitab_engine.checkpoint import Checkpoint, load_checkpoint
 from habitab_engine.config import EngineSettings, thread_count
-from habitab_engine.copying import Copy, copied, line_probability
+from habitab_engine.copying import Copy, copied, own_probability, weighed
 from habitab_engine.decode import (
     CHUNK,
     Flag,
@@ -140,9 +140,8 @@ class Engine:
         around = Surroundings.of(request, wanted is not False)
         task = self._task(request, prompt, around, wanted)
         if request.memory:
-            recall, copy = self.recall(request, prompt, matches=False), self._copy(request, prompt)
-            trust = copy.probability(len(around.line_before.lstrip())) if copy else 0.0
-            task = replace(task, recall=recall, copy=copy, trust=trust)
+            recall = self.recall(request, prompt, matches=False)
+            task = replace(task, recall=recall, copy=self._copy(request, prompt, around))
         runs = self._runs(request.count, slot, prompt, logits, task, stop.is_set)
         kept, tokens, reason = self._cleaned(runs, request, prompt, around)
         self._totals.update(completions=1, prompt_tokens=len(prompt.tokens), reused_tokens=reused, tokens=tokens)
@@ -322,11 +321,12 @@ class Engine:
             self._memory.update(name, text, (cursor - len(healed), cursor), request.file)
         return lambda: recall_at(self._memory, prefix, request.suffix, healed, matches)
 
-    def _copy(self, request: CompletionRequest, prompt: Prompt) -> Copy | None:
+    def _copy(self, request: CompletionRequest, prompt: Prompt, around: Surroundings) -> Copy | None:
         """What the memory would write as a whole; none of a line that stands just above, nor beside a menu's choice."""
         if request.must_start:
             return None
-        found = copied(self._memory, self.tokenizer.pieces, prompt.tokens, prompt.healed.encode())
+        typed, healed = len(around.line_before.lstrip()), prompt.healed.encode()
+        found = copied(self._memory, self.tokenizer.pieces, prompt.tokens, healed, typed)
         return None if found and _repeats(request.prefix, found.text) else found
 
     @contextlib.contextmanager
@@ -367,7 +367,7 @@ class Engine:
         """The `text` that is kept of a run, with the probability that its first line (that is not empty) is right."""
         blank = len(text) - len(text.lstrip())
         line = self._logprobs(run, prompt, text[:blank] + text[blank:].partition("\n")[0])
-        right = line_probability(line, run.trust, run.copied)
+        right = run.copied or weighed(own_probability(line), run.first_line, run.copy)[0]
         return Suggestion(text, self._logprobs(run, prompt, text), run.stop, right)
 
     def _logprobs(self, run: Generated, prompt: Prompt, text: str) -> tuple[float, ...]:

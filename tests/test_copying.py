@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from habitab_engine.copying import Copy, copied, own_probability, weighed
-from habitab_engine.decode import BEATEN, Generated, Task, _at_best, _is_beaten, _trusted, generate, prefill
+from habitab_engine.decode import Generated, Task, _at_best, _is_beaten, _trusted, generate, prefill
 from habitab_engine.decode import complete as complete_best
 from habitab_engine.engine import Engine, _repeats
 from habitab_engine.kv_cache import Slot
@@ -90,6 +90,14 @@ def test_a_line_is_likelier_the_surer_its_source_and_the_less_sure_the_other(own
     assert 0 < mine < weighed(own + 0.05, "values)", copy)[0] < 1 and mine > weighed(own, "values)", surer)[0]
     assert 0 < other < weighed(own, "values)", surer)[1] < 1 and other > weighed(own + 0.05, "values)", copy)[1]
     assert 0 < weighed(own, "values)", None)[0] < weighed(own + 0.05, "values)", None)[0] < 1
+
+
+@given(st.lists(st.floats(-40, 0), max_size=200), st.floats(0.001, 1.0))
+def test_no_line_is_certain_and_a_surer_one_is_hardly_less_likely(logprobs: list[float], share: float) -> None:
+    for text, copy in (("values)", None), ("values)", replace(COPY, share=share)), (COPY.text, COPY)):
+        mine, other = weighed(own_probability(logprobs), text, copy)
+        assert 0 <= mine < 1 and 0 <= other < 1
+        assert weighed(own_probability([p / 2 for p in logprobs]), text, copy)[0] >= mine - 0.05
 
 
 @given(st.floats(0.05, 0.95))
@@ -182,7 +190,7 @@ def generated(engine: Engine, share: float) -> tuple[Generated, Generated, Copy]
 
 def test_the_models_line_is_given_up_at_once_where_a_copy_is_likelier(tiny_engine: Engine) -> None:
     own, best, copy = generated(tiny_engine, 1.0)
-    assert own.stop == BEATEN and len(own.ids) == 1 and not own.copied
+    assert own.stop == "a copy is likelier" and len(own.ids) == 1 and not own.copied
     assert tuple(best.ids[: len(copy.ids)]) == copy.ids and best.copied > 0.15
 
 

@@ -17,12 +17,13 @@ from pathlib import Path
 from habitab_adapters.bits import bits_of
 from habitab_adapters.handwork import content_of
 from habitab_adapters.ledger import Ledger
-from habitab_adapters.lines import Line, Plan, first_line, net_characters
+from habitab_adapters.lines import Line, Plan, net_characters
 from habitab_adapters.repository import Checkout, Repository
 from habitab_adapters.workbench import Workbench
 from habitab_engine import gate
 from habitab_engine.checkpoint import Checkpoint
 from habitab_engine.config import EngineSettings, Settings
+from habitab_engine.copying import first_line
 from habitab_engine.engine import Engine
 from habitab_engine.symbols import faults
 from habitab_engine.syntax import language_of

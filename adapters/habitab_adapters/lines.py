@@ -81,11 +81,6 @@ class Line:
         return self.text[cursor:].rstrip()
 
 
-def first_line(suggested: str) -> str:
-    """What of a suggestion is compared with the rest of a line."""
-    return suggested.partition("\n")[0].rstrip()
-
-
 @dataclass(frozen=True, slots=True)
 class Visit:
     """One file of one commit: the numbers of the lines to type, and of all lines that the commit added."""

@@ -21,10 +21,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from habitab_adapters.library import Place, judged
-from habitab_adapters.lines import first_line
 from habitab_adapters.pretrain.checkpoints import latest, save
 from habitab_engine.checkpoint import Checkpoint
 from habitab_engine.config import EngineSettings
+from habitab_engine.copying import first_line
 from habitab_engine.decode import CHUNK
 from habitab_engine.engine import Engine, Prepared
 from habitab_engine.model import Model, cut

@@ -75,15 +75,20 @@ def own_probability(logprobs: Sequence[float]) -> float:
     return _logistic(OWN, (1.0, total / len(logprobs), total, min(logprobs), len(logprobs)))
 
 
-def weighed(own: float, line: str, copy: Copy | None) -> tuple[float, float]:
-    """That the model's `line` is right, which by itself is so with the probability `own`, and that `copy` is.
+def first_line(text: str) -> str:
+    """What of a suggestion is compared with the rest of a line."""
+    return text.partition("\n")[0].rstrip()
+
+
+def weighed(own: float, text: str, copy: Copy | None) -> tuple[float, float]:
+    """That the first line of the model's `text` is right, by itself so with the probability `own`, and that `copy` is.
 
     The second is 0 where there is no copy, or none that says something else; both are 0 for what is not there.
     """
     if copy is None:
         return _logistic(ALONE, (1.0, _logit(own))) if own else 0.0, 0.0
     sure = 1.0, _logit(own), _logit(copy.trust)
-    if line == copy.text:
+    if first_line(text) == copy.text:
         return _logistic(ALIKE, sure), 0.0
     beside = *sure, math.log1p(len(copy.text))
     return _logistic(OWN_BESIDE, beside) if own else 0.0, _logistic(COPY_BESIDE, beside)

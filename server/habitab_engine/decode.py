@@ -53,11 +53,6 @@ class Generated:
     copy: Copy | None = None
     copied: float = 0.0
 
-    @property
-    def first_line(self) -> str:
-        """Without the blanks at its end."""
-        return self.text.partition("\n")[0].rstrip()
-
 
 @dataclass(frozen=True, slots=True)
 class Task:
@@ -151,7 +146,7 @@ def complete(model: Model, slot: Slot, tokenizer: Tokenizer, logits: Tensor, tas
     """The greedy text, or the memory's, whichever has the first line that is rather right. Raises Cancelled."""
     prompt = list(slot.tokens)
     greedy = generate(model, slot, tokenizer, logits, task, cancelled)
-    own, other = weighed(own_probability(greedy.logprobs[: greedy.line or None]), greedy.first_line, task.copy)
+    own, other = weighed(own_probability(greedy.logprobs[: greedy.line or None]), greedy.text, task.copy)
     if other <= own and greedy.stop != BEATEN:
         return greedy
     slot.reuse(prompt)
@@ -226,7 +221,7 @@ def _is_beaten(out: Generated, copy: Copy) -> bool:
     """Whether the line has left the copy's, and would be less likely even if the rest of it were certain."""
     if copy.text.startswith(out.text):
         return False
-    own, other = weighed(_at_best(out.logprobs, len(copy.ids)), out.first_line, copy)
+    own, other = weighed(_at_best(out.logprobs, len(copy.ids)), out.text, copy)
     return own < other
 
 

@@ -367,7 +367,7 @@ class Engine:
         """The `text` that is kept of a run, with the probability that its first line (that is not empty) is right."""
         blank = len(text) - len(text.lstrip())
         line = self._logprobs(run, prompt, text[:blank] + text[blank:].partition("\n")[0])
-        right = run.copied or weighed(own_probability(line), run.first_line, run.copy)[0]
+        right = run.copied or weighed(own_probability(line), run.text, run.copy)[0]
         return Suggestion(text, self._logprobs(run, prompt, text), run.stop, right)
 
     def _logprobs(self, run: Generated, prompt: Prompt, text: str) -> tuple[float, ...]:

@@ -34,12 +34,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 import habitab_adapters
 from habitab_adapters.handwork import content_of
 from habitab_adapters.ledger import Ledger
-from habitab_adapters.lines import SEED, Line, Plan, first_line, make_plan
+from habitab_adapters.lines import SEED, Line, Plan, make_plan
 from habitab_adapters.registry import Registry
 from habitab_adapters.repository import Checkout, Repository
 from habitab_adapters.workbench import Observing, Workbench
 from habitab_engine import __version__, gate
 from habitab_engine.config import EngineSettings, Settings
+from habitab_engine.copying import first_line
 from habitab_engine.home import Home, private_folder
 from habitab_engine.likeness import similarity
 from habitab_engine.syntax import language_of

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import torch
 from habitab_adapters.pretrain import quantise as module
 from habitab_adapters.pretrain.quantise import HEADER_BYTES, quantise
 from habitab_engine.base_files import INDEX
-from habitab_engine.checkpoint import RowInt8, at_random, load_checkpoint, quantise_rows
+from habitab_engine.checkpoint import RowInt8, at_random, describe, load_checkpoint, quantise_rows
 from habitab_engine.errors import InputError
 
 LIMIT = 2_300_000
@@ -51,6 +52,11 @@ def test_shards_keep_to_the_limit_and_to_their_checksums(quantised: Path) -> Non
     assert all((quantised / name).stat().st_size <= LIMIT for name in checkpoint.shards)
     name = next(iter(checkpoint.shards))
     assert checkpoint.shards[name] in (quantised / INDEX).read_text(encoding="utf-8")
+
+
+def test_the_index_says_how_many_bytes_the_shards_take(quantised: Path) -> None:
+    index = json.loads((quantised / INDEX).read_text(encoding="utf-8"))
+    assert index["metadata"]["total_size"] == describe(quantised)["bytes"]
 
 
 def test_headers_fit_into_what_is_left_for_them(quantised: Path) -> None:

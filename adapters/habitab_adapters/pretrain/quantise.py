@@ -89,8 +89,9 @@ def _write_shards(place: Path, stored: Mapping[str, dict[str, Tensor]], limit: i
     names = [f"model-{i:05d}-of-{len(shards):05d}.safetensors" for i in range(1, len(shards) + 1)]
     for name, shard in zip(names, shards, strict=True):
         save_file(shard, place / name, metadata={"format": "pt"})
+    size = sum((place / name).stat().st_size for name in names)
     index = {
-        "metadata": {"format": "int8 per row, scale float32", "total_size": sum(map(_size, shards))},
+        "metadata": {"format": "int8 per row, scale float32", "total_size": size},
         "weight_map": {tensor: name for name, shard in zip(names, shards, strict=True) for tensor in shard},
         "sha256": {name: sha256_of(place / name) for name in names},
     }

@@ -141,7 +141,7 @@ class Settings:
     memory: bool = _option(True, _switch)
     # A suggestion is shown automatically if its first line is right with at least this probability. About there what
     # is shown in vain costs as much as is saved: a fifth of a character for each against one, so 1 in 6.
-    show_threshold: float = _option(0.15, _number(0, 1))
+    show_threshold: float = _option(0.2, _number(0, 1))
     # Keep what becomes of each suggestion, and what is typed without one (only where the workspace is trusted).
     record_suggestions: bool = _option(True, _switch)
     record_typing: bool = _option(False, _switch)

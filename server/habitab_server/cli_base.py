@@ -147,7 +147,7 @@ def train_examples(session: Session, corpus: Path, folder: Path, seed: int, proc
 @click.argument("folder", metavar="DIR", type=FOLDER)
 @click.option("--tokens", type=click.IntRange(1), required=True, help="How many to train on, repeats included.")
 @click.option("--step-tokens", type=click.IntRange(1), default=16_384, show_default=True)
-@click.option("--rate", type=float, default=3e-4, show_default=True, help="The highest learning rate.")
+@click.option("--rate", type=float, default=1.3e-4, show_default=True, help="The highest learning rate.")
 @click.option("--rank", type=click.IntRange(0), default=0, help="Train a LoRA of this rank; 0: all weights.")
 @click.option("--layers", help="The layers to keep, such as 0-9,20-29; all of them otherwise.")
 @click.option("--minutes", type=float, help="Stop after so long; the same command goes on.")

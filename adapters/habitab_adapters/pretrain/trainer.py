@@ -48,7 +48,7 @@ class Plan:
 
     tokens: int
     step_tokens: int = 16_384
-    peak_rate: float = 3e-4
+    peak_rate: float = 1.3e-4
     warm_up: float = 0.05
     final: float = 0.05
     decay: float = 0.0

@@ -92,10 +92,16 @@ class Nvim(Editor):
 
     def await_start(self) -> None:
         eventually(Path(self._socket).exists)
+        # It listens before it reads its configuration, and for a moment does not even answer.
+        eventually(lambda: self._ask("--remote-expr", "luaeval('look ~= nil')").stdout == b"true")
+
+    def _ask(self, *arguments: str) -> subprocess.CompletedProcess[bytes]:
+        command = [self._nvim, "--server", self._socket, *arguments]
+        return subprocess.run(command, env=self._environment, capture_output=True, timeout=SLOW_SECONDS)
 
     def _remote(self, *arguments: str) -> str:
-        command = [self._nvim, "--server", self._socket, *arguments]
-        done = subprocess.run(command, env=self._environment, capture_output=True, check=True, timeout=SLOW_SECONDS)
+        done = self._ask(*arguments)
+        assert done.returncode == 0, done.stderr.decode()
         return done.stdout.decode() or done.stderr.decode()
 
     def type(self, keys: str) -> None:

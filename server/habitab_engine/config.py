@@ -139,8 +139,9 @@ class Settings:
     context_imports: bool = _option(True, _switch)
     context_similar: bool = _option(True, _switch)
     memory: bool = _option(True, _switch)
-    # A suggestion is shown automatically if its first line is right with at least this probability. About there what
-    # is shown in vain costs as much as is saved: a fifth of a character for each against one, so 1 in 6.
+    # A suggestion is shown automatically if its first line is right with at least this probability. What is
+    # shown in vain costs a fifth of a character for each one that is saved, so 1 in 6 pays; a little above it, fewer
+    # ghosts save more on the README's histories.
     show_threshold: float = _option(0.2, _number(0, 1))
     # Keep what becomes of each suggestion, and what is typed without one (only where the workspace is trusted).
     record_suggestions: bool = _option(True, _switch)
